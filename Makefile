@@ -1,0 +1,67 @@
+# The only task surface: people and CI call the same targets.
+# `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+BOOTSTRAP_PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON := $(BIN)/python
+STAMP := $(VENV)/.installed
+NODE_STAMP := clients/ts/node_modules/.installed
+PROTOS := $(wildcard proto/gpuarbiter/v1/*.proto)
+PYTHON_CODE := server clients/python tests bench tools
+
+.PHONY: help run test check fix proto bench lock clean
+
+help:  ## Lists the targets.
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): requirements-dev.txt pyproject.toml clients/python/pyproject.toml
+	@echo "== setting up $(VENV) with $(BOOTSTRAP_PYTHON)"
+	$(BOOTSTRAP_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "GpuArbiter needs Python 3.11 or newer, found " + sys.version.split()[0])'
+	$(BOOTSTRAP_PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --require-hashes -r requirements-dev.txt
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e clients/python -e .
+	@touch $@
+
+$(NODE_STAMP): clients/ts/package-lock.json
+	@echo "== installing the npm packages"
+	cd clients/ts && npm ci --silent --no-audit --no-fund
+	@touch $@
+
+run: $(STAMP)  ## Runs an arbiter with a small workload on it, and shows a live table; Ctrl-C ends it.
+	@$(PYTHON) -m tools.demo
+
+test: $(STAMP)  ## Runs every test; lists what was skipped for want of a tool.
+	@echo "== tests (the ones whose tools are missing are listed at the end)"
+	$(PYTHON) -m pytest
+
+check: $(STAMP) $(NODE_STAMP)  ## Lint, types, layers, contract, generated code: everything but the tests.
+	$(BIN)/ruff check $(PYTHON_CODE)
+	$(BIN)/ruff format --check $(PYTHON_CODE)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	cd clients/ts && npx --no-install buf lint ../.. && npx --no-install buf format --diff --exit-code ../..
+	$(PYTHON) -m tools.breaking
+	$(PYTHON) -m tools.generate --check
+
+fix: $(STAMP) $(NODE_STAMP)  ## Mends what can be mended: format, lint, generated code.
+	$(BIN)/ruff format $(PYTHON_CODE)
+	$(BIN)/ruff check --fix $(PYTHON_CODE)
+	cd clients/ts && npx --no-install buf format -w ../..
+	$(PYTHON) -m tools.generate
+
+proto: $(STAMP)  ## Regenerates everything generated: stubs, the synchronous client, reference pages.
+	$(PYTHON) -m tools.generate
+
+bench: $(STAMP)  ## Measures against the bare floors, and writes bench/results.md.
+	$(PYTHON) -m bench
+
+lock: $(STAMP)  ## Locks the dependencies anew.
+	$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --universal --python-version 3.11 --no-emit-package gpu-arbiter-client pyproject.toml -o requirements.txt
+	$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --universal --python-version 3.11 --no-emit-package gpu-arbiter-client --extra dev pyproject.toml -o requirements-dev.txt
+
+clean:  ## Removes what the other targets made.
+	rm -rf $(VENV) .build clients/ts/node_modules

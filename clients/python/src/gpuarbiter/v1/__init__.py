@@ -1,0 +1,1 @@
+"""Generated stubs of the contract gpuarbiter.v1 (see proto/); do not edit."""

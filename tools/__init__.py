@@ -1,0 +1,1 @@
+"""Developer tools that the Makefile calls; no part of what is installed."""

@@ -5,9 +5,9 @@ seconds, all memory is bytes. These defaults are the only ones: configuration, h
 them here.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Mapping
 
 from gpuarbiter_server.core.model import BusyPolicy, Placement, Sharing
 

@@ -1,0 +1,64 @@
+"""Whether a request fits on a GPU now, and which GPUs it gets where there is a choice. Pure functions.
+
+Order is not considered here: the scheduler leaves out what is held back for those ahead.
+"""
+
+from collections.abc import Callable, Sequence
+
+from gpuarbiter_server.core.ledger import Gpu
+from gpuarbiter_server.core.model import Placement, WaitReason
+from gpuarbiter_server.core.waitqueue import Ticket
+
+
+def obstacle(gpu: Gpu, ticket: Ticket, *, refuse_when_stale: bool) -> WaitReason | None:
+    """What keeps a request from this GPU now; None when it fits."""
+    if gpu.lost is not None:
+        return WaitReason.GPU_UNHEALTHY
+    if gpu.cordon is not None:
+        return WaitReason.DRAINING
+    if gpu.exclusive or (gpu.shares and ticket.terms.exclusive):
+        return WaitReason.GPU_BUSY
+    if gpu.cooldown is not None:
+        return WaitReason.COOLDOWN
+    if gpu.awaiting_first or (refuse_when_stale and gpu.stale):
+        return WaitReason.NO_READING
+    return memory_obstacle(gpu, ticket)
+
+
+def memory_obstacle(gpu: Gpu, ticket: Ticket) -> WaitReason | None:
+    """Whether the declared memory fits beside what is committed and observed.
+
+    What the requester's own processes hold already is part of its declaration; where they hold more
+    than they declared, that counts.
+    """
+    if not ticket.terms.memory_bytes:
+        return None
+    resident = gpu.resident_of(ticket.process, ticket.request.gpu.resident_bytes)
+    room = gpu.room(resident)
+    if ticket.terms.memory_bytes <= room:
+        return None
+    recovers = ticket.terms.memory_bytes <= room + gpu.recoverable
+    return WaitReason.MEMORY_RECOVERY if recovers else WaitReason.MEMORY
+
+
+def choose(gpus: Sequence[Gpu], ticket: Ticket, turn: int, *, refuse_when_stale: bool) -> list[Gpu] | None:
+    """As many of these GPUs as the request wants, by its placement; None when too few fit.
+
+    turn: the index of the GPU whose turn it is under round-robin.
+    """
+    count = ticket.request.gpu.count
+    fitting = [gpu for gpu in gpus if obstacle(gpu, ticket, refuse_when_stale=refuse_when_stale) is None]
+    if len(fitting) < count:
+        return None
+    if len(fitting) > 1:
+        fitting.sort(key=preference(ticket.terms.placement, turn))
+    return fitting[:count]
+
+
+def preference(placement: Placement, turn: int) -> Callable[[Gpu], tuple[int, ...]]:
+    """A sort key: the GPU to take first has the smallest."""
+    if placement is Placement.BEST_FIT:
+        return lambda gpu: (gpu.admissible, gpu.spec.index)
+    if placement is Placement.ROUND_ROBIN:
+        return lambda gpu: (gpu.spec.index < turn, gpu.spec.index)
+    return lambda gpu: (len(gpu.shares), -gpu.admissible, gpu.spec.index)

@@ -1,0 +1,61 @@
+"""The clocks of a lease: its hold, its liveness, and the grace of the yield requests that stand.
+
+Renewing proves life and does not move the hold, unless it asks to. What happens when a clock runs out
+is the watchdog's business.
+"""
+
+from gpuarbiter_server.core.leases import Lease
+from gpuarbiter_server.core.model import YieldReason
+from gpuarbiter_server.core.state import State
+from gpuarbiter_server.core.timers import Clock
+
+
+def start_clocks(state: State, lease: Lease, now: float) -> None:
+    """Starts the hold, and the ttl where no stream carries the lease."""
+    if lease.terms.max_hold:
+        set_hold(state, lease, now + lease.terms.max_hold)
+    if lease.call is None or lease.ticket.request.detached:
+        start_patience(state, lease, now)
+
+
+def stop_clocks(state: State, lease: Lease) -> None:
+    """Stops every clock of a lease."""
+    for clock in (Clock.HOLD, Clock.PATIENCE, Clock.GRACE):
+        state.timers.cancel((clock, lease))
+
+
+def set_hold(state: State, lease: Lease, until: float) -> None:
+    """Moves the moment at which the watchdog acts; what it did before, except asking, is taken back."""
+    lease.hold_until = until
+    state.timers.set((Clock.HOLD, lease), until)
+    asked = lease.yields.get(YieldReason.MAX_HOLD)
+    if asked is not None:
+        asked.until = None
+    set_grace(state, lease)
+
+
+def start_patience(state: State, lease: Lease, now: float) -> None:
+    """Starts the ttl, or the disconnect grace, again."""
+    state.timers.set((Clock.PATIENCE, lease), now + lease.patience)
+
+
+def stop_patience(state: State, lease: Lease) -> None:
+    """A stream carries the lease: its ttl does not run."""
+    state.timers.cancel((Clock.PATIENCE, lease))
+
+
+def ttl_remaining(state: State, lease: Lease, now: float) -> float | None:
+    """Seconds until it ends unless renewed or joined; None when it is bound to its stream."""
+    until = state.timers.when((Clock.PATIENCE, lease))
+    if until is not None:
+        return max(0.0, until - now)
+    return lease.terms.ttl or None
+
+
+def set_grace(state: State, lease: Lease) -> None:
+    """Sets the clock to the earliest end that a yield request threatens with."""
+    pending = lease.pending_yield
+    if pending is not None and pending[1].until is not None:
+        state.timers.set((Clock.GRACE, lease), pending[1].until)
+    else:
+        state.timers.cancel((Clock.GRACE, lease))

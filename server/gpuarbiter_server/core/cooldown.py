@@ -1,0 +1,120 @@
+"""The cooldown of a GPU: an exclusive lease ended without its holder's word, and who knows what still runs.
+
+It ends with proof that the lease's processes are gone, or with time. Proof is a reading taken after the
+end that shows no process which was not there before the lease; where readings list no processes, it is
+the kernel's word that the holder and all its descendants are dead. Until a first such reading is in
+(milliseconds: it is asked for at once) the GPU is held back silently; only if it shows someone is the
+cooldown announced.
+"""
+
+from gpuarbiter_server.core.effects import Recorded, Refresh
+from gpuarbiter_server.core.leases import Lease
+from gpuarbiter_server.core.ledger import Gpu, Share
+from gpuarbiter_server.core.model import EndReason, EventType, GpuReading, ProcessId, Sharing
+from gpuarbiter_server.core.state import State
+from gpuarbiter_server.core.timers import Clock
+
+# Ends that are the holder's own word, or after which there is nothing to wait for.
+_WITH_WORD = (EndReason.RELEASED, EndReason.YIELDED, EndReason.GPU_LOST)
+
+
+class Cooldown:
+    """A cooldown that runs on one GPU."""
+
+    __slots__ = ("_until", "announced", "baseline", "by_reading", "family", "lease_id", "since")
+
+    def __init__(self, lease_id: str, since: float, until: float, baseline: frozenset[ProcessId]) -> None:
+        self.lease_id = lease_id
+        self.since = since
+        self._until = until
+        self.baseline = baseline
+        # Whether readings can prove its end; otherwise the family can.
+        self.by_reading = False
+        # The processes of the holder that are not known to be dead.
+        self.family: set[ProcessId] = set()
+        self.announced = False
+
+    def remaining(self, now: float) -> float | None:
+        """Seconds until it ends by itself; None while it is only being checked."""
+        return max(0.0, self._until - now) if self.announced else None
+
+
+def start(state: State, lease: Lease, gpu: Gpu, share: Share, reason: EndReason, now: float) -> None:
+    """Begins a cooldown on a GPU whose lease has just ended, where one is due."""
+    length = state.settings.cooldown
+    if not length or reason in _WITH_WORD or lease.sharing is not Sharing.EXCLUSIVE:
+        return
+    cooldown = Cooldown(lease.lease_id, now, now + length, share.baseline)
+    process = lease.ticket.process
+    if process is not None:
+        cooldown.family = state.owners.family(process)
+        if reason is EndReason.HOLDER_DIED:
+            cooldown.family.discard(process)
+    cooldown.by_reading = gpu.sees_processes
+    if not cooldown.by_reading and process is not None and not cooldown.family:
+        return
+    gpu.cooldown = cooldown
+    for member in cooldown.family:
+        state.watch(member)
+    state.timers.set((Clock.COOLDOWN, gpu), now + length)
+    if cooldown.by_reading:
+        state.emit(Refresh(frozenset({gpu.key})))
+    else:
+        _announce(state, gpu, cooldown)
+
+
+def judge(state: State, gpu: Gpu, reading: GpuReading, now: float) -> None:
+    """Ends or announces a cooldown by a reading."""
+    cooldown = gpu.cooldown
+    if cooldown is None or not cooldown.by_reading or reading.time < cooldown.since:
+        return
+    if reading.processes is None:
+        cooldown.by_reading = False
+        _announce(state, gpu, cooldown)
+    elif any(seen.process not in cooldown.baseline for seen in reading.processes):
+        _announce(state, gpu, cooldown)
+    else:
+        end(state, gpu, now, "its processes are gone from the GPU")
+
+
+def bury(state: State, process: ProcessId, now: float) -> None:
+    """A process is dead: cooldowns that waited for it may end, or want to look again."""
+    for gpu in state.gpus.values():
+        cooldown = gpu.cooldown
+        if cooldown is None or process not in cooldown.family:
+            continue
+        cooldown.family.discard(process)
+        state.unwatch(process)
+        if cooldown.by_reading:
+            state.emit(Refresh(frozenset({gpu.key})))
+        elif not cooldown.family:
+            end(state, gpu, now, "its processes are dead")
+
+
+def expire(state: State, gpu: Gpu, now: float) -> None:
+    """Time is up."""
+    end(state, gpu, now, "the time is over")
+
+
+def end(state: State, gpu: Gpu, now: float, why: str) -> None:
+    """Frees the GPU."""
+    cooldown = gpu.cooldown
+    if cooldown is None:
+        return
+    gpu.cooldown = None
+    state.timers.cancel((Clock.COOLDOWN, gpu))
+    for member in cooldown.family:
+        state.unwatch(member)
+    if cooldown.announced:
+        detail = f"after {now - cooldown.since:.3f} s: {why}"
+        state.emit(Recorded(EventType.COOLDOWN_ENDED, lease_id=cooldown.lease_id, gpus=(gpu.key,), detail=detail))
+    state.dirty = state.changed = True
+
+
+def _announce(state: State, gpu: Gpu, cooldown: Cooldown) -> None:
+    if cooldown.announced:
+        return
+    cooldown.announced = True
+    detail = f"for at most {state.settings.cooldown:g} s"
+    state.emit(Recorded(EventType.COOLDOWN_STARTED, lease_id=cooldown.lease_id, gpus=(gpu.key,), detail=detail))
+    state.changed = True

@@ -1,0 +1,237 @@
+"""What the core wants done. The runtime carries effects out in their order, after they are durable.
+
+Law: exactly one terminal effect per acquire: Declined, Failed, Ended, or Granted for a detached one.
+Durations are seconds.
+"""
+
+from dataclasses import dataclass
+
+from gpuarbiter_server.core.errors import ArbiterError
+from gpuarbiter_server.core.events import Call
+from gpuarbiter_server.core.model import (
+    BusyPolicy,
+    EndReason,
+    EventType,
+    Holder,
+    MemoryVerdict,
+    ProcessId,
+    WaitReason,
+    WorkContext,
+    WorkReport,
+    YieldReason,
+)
+from gpuarbiter_server.core.views import BlockerView, LeaseView
+
+# -- to the stream of an acquire --
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """The request waits; told again when its reason or position changes."""
+
+    call: Call
+    request_id: str
+    position: int
+    queue_length: int
+    reason: WaitReason
+    estimated_wait: float | None
+    detail: str
+    blockers: tuple[BlockerView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The lease is offered; final: nothing follows on this stream (a detached lease)."""
+
+    call: Call
+    lease: LeaseView
+    final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """No GPU could be had, and the busy policy says not to fail. Terminal."""
+
+    call: Call
+    decision: BusyPolicy
+    reason: WaitReason
+    waited: float
+    retry_after: float | None
+    detail: str
+    blockers: tuple[BlockerView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The call failed. Terminal, for every kind of call."""
+
+    call: Call
+    error: ArbiterError
+
+
+@dataclass(frozen=True, slots=True)
+class YieldRequested:
+    """The holder is asked to stop; grace: until it is revoked, None when it is only asked."""
+
+    call: Call
+    reason: YieldReason
+    grace: float | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The lease is over. Terminal."""
+
+    call: Call
+    reason: EndReason
+    held: float
+    detail: str = ""
+    cause: YieldReason = YieldReason.UNSPECIFIED
+    memory_verdict: MemoryVerdict = MemoryVerdict.UNSPECIFIED
+    memory_peak_bytes: int | None = None
+
+
+# -- answers to the other calls, each terminal --
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Answer to Release and CancelStream."""
+
+    call: Call
+    reason: EndReason
+    held: float
+    already_ended: bool
+    memory_verdict: MemoryVerdict = MemoryVerdict.UNSPECIFIED
+    memory_peak_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PendingYield:
+    """A yield request that stands."""
+
+    reason: YieldReason
+    grace: float | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """Answer to Renew."""
+
+    call: Call
+    ttl_remaining: float | None
+    hold_remaining: float | None
+    pending_yield: PendingYield | None
+
+
+@dataclass(frozen=True, slots=True)
+class Resized:
+    """Answer to Resize."""
+
+    call: Call
+    lease: LeaseView
+
+
+@dataclass(frozen=True, slots=True)
+class FenceChecked:
+    """Answer to CheckFence."""
+
+    call: Call
+    current: bool
+    newest_token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """Answer to Drain."""
+
+    call: Call
+    leases_left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Answer to calls that answer nothing: Resume, Revoke, ReportWork."""
+
+    call: Call
+
+
+# -- to the machine --
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Tell when this process is gone."""
+
+    process: ProcessId
+
+
+@dataclass(frozen=True, slots=True)
+class Unwatch:
+    """Nobody cares about this process any more."""
+
+    process: ProcessId
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """Read these GPUs at once: a decision waits for it."""
+
+    gpus: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class SampleFast:
+    """Tickets wait on the memory of these GPUs (and of no others): read them often."""
+
+    gpus: frozenset[str]
+
+
+# -- to the observers --
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """Something happened, for history, metrics, traces and logs. Nothing depends on who reads it."""
+
+    type: EventType
+    lease_id: str = ""
+    request_id: str = ""
+    task_type: str = ""
+    holder: Holder | None = None
+    gpus: tuple[str, ...] = ()
+    fencing_token: int = 0
+    detail: str = ""
+    # Where they apply: how long the request waited, how long the lease was held, and why.
+    waited: float | None = None
+    held: float | None = None
+    end_reason: EndReason = EndReason.UNSPECIFIED
+    yield_reason: YieldReason = YieldReason.UNSPECIFIED
+    # granted, skipped, fallback_cpu, timeout, queue_full, no_memory, cancelled, error.
+    outcome: str = ""
+    report: WorkReport | None = None
+    context: WorkContext | None = None
+    traceparent: str = ""
+
+
+Effect = (
+    Queued
+    | Granted
+    | Declined
+    | Failed
+    | YieldRequested
+    | Ended
+    | Released
+    | Renewed
+    | Resized
+    | FenceChecked
+    | Drained
+    | Done
+    | Watch
+    | Unwatch
+    | Refresh
+    | SampleFast
+    | Recorded
+)

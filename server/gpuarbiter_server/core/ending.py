@@ -1,0 +1,85 @@
+"""How a lease ends: by its holder's word, by a rule, or by an operator.
+
+Law: everything that a lease had is given back here and nowhere else, and its stream, if one is there,
+gets its one terminal effect.
+"""
+
+from gpuarbiter_server.core import cooldown
+from gpuarbiter_server.core.clocks import stop_clocks
+from gpuarbiter_server.core.effects import Ended
+from gpuarbiter_server.core.leases import EndedRecord, Lease
+from gpuarbiter_server.core.model import EndReason, EventType, WorkReport, YieldReason
+from gpuarbiter_server.core.state import State
+
+
+def finish(
+    state: State,
+    lease: Lease,
+    reason: EndReason,
+    now: float,
+    *,
+    detail: str = "",
+    cause: YieldReason | None = None,
+    report: WorkReport | None = None,
+    offered: bool = True,
+) -> EndedRecord:
+    """Ends a lease and returns what is kept of it.
+
+    cause: the yield request that led to it; None: the one that stands, if one does. offered: False when
+    its Granted was never written, so that there is nothing to cool down from.
+    """
+    if cause is None:
+        cause = lease.pending_yield[0] if lease.pending_yield else YieldReason.UNSPECIFIED
+    if report is not None and report.peak_memory_bytes:
+        for _, share in lease.shares:
+            share.peak = max(share.peak or 0, report.peak_memory_bytes)
+    record = EndedRecord(
+        lease.lease_id,
+        lease.ticket.key,
+        lease.token,
+        reason,
+        held=now - lease.granted_at,
+        ended_at=now,
+        detail=detail,
+        cause=cause,
+        verdict=lease.verdict(),
+        peak=lease.peak_bytes(),
+    )
+    detach_from_gpus(state, lease, now)
+    if offered:
+        for gpu, share in lease.shares:
+            cooldown.start(state, lease, gpu, share, reason, now)
+    state.leases.close(record)
+    state.requests.remove(lease.ticket.key)
+    state.disown(lease.ticket.process)
+    if lease.call is not None:
+        state.calls.pop(lease.call, None)
+        if not lease.ticket.request.detached:
+            state.emit(ended_effect(lease.call, record))
+    state.record(
+        EventType.ENDED,
+        lease,
+        detail=detail,
+        held=record.held,
+        waited=lease.queue_wait,
+        end_reason=reason,
+        yield_reason=cause,
+        report=report,
+    )
+    state.ready_again(state.gates.ended(lease.ticket))
+    state.changed = True
+    return record
+
+
+def detach_from_gpus(state: State, lease: Lease, now: float) -> None:
+    """Frees the slots of a lease and stops its clocks."""
+    stop_clocks(state, lease)
+    for gpu, _ in lease.shares:
+        gpu.remove(lease.lease_id, now)
+        gpu.stats.held(now - lease.granted_at)
+    state.dirty = True
+
+
+def ended_effect(call: int, record: EndedRecord) -> Ended:
+    """Tells a stream that its lease is over."""
+    return Ended(call, record.reason, record.held, record.detail, record.cause, record.verdict, record.peak)

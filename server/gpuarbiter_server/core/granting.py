@@ -1,0 +1,116 @@
+"""The scheduling pass: who of the waiting gets which GPUs, in the order of the queue.
+
+The first ungated ticket that lacks capacity holds back everything behind it on its candidates, so that
+large requests collect the GPUs that come free. A lane's head stands for its lane: once it is held back,
+so is all behind it.
+"""
+
+import heapq
+
+from gpuarbiter_server.core.admission import choose
+from gpuarbiter_server.core.clocks import start_clocks
+from gpuarbiter_server.core.effects import Granted, Refresh, SampleFast
+from gpuarbiter_server.core.explain import wait_reason
+from gpuarbiter_server.core.leases import Lease
+from gpuarbiter_server.core.ledger import Gpu, Share
+from gpuarbiter_server.core.model import EventType, WaitReason
+from gpuarbiter_server.core.snapshots import lease_view
+from gpuarbiter_server.core.state import State
+from gpuarbiter_server.core.waitqueue import Lane, Ticket
+from gpuarbiter_server.core.withdrawal import leave_queue
+
+_MEMORY_REASONS = (WaitReason.MEMORY, WaitReason.MEMORY_RECOVERY)
+
+
+def schedule(state: State, now: float) -> None:
+    """Grants whatever can be granted now."""
+    held: set[str] = set()
+    waits_on_memory: set[str] = set()
+    heads = [(lane.ready.first(), number, lane) for number, lane in enumerate(state.queue.lanes) if lane.ready]
+    heapq.heapify(heads)
+    while heads and len(held) < len(state.gpus):
+        entry, number, lane = heads[0]
+        ticket = entry[2]
+        if _pass_or_grant(state, ticket, held, now):
+            _advance(heads, lane, number)
+            continue
+        heapq.heappop(heads)
+        held |= lane.keys
+        reason = wait_reason(state, ticket)
+        if reason in _MEMORY_REASONS:
+            waits_on_memory |= lane.keys
+            _await_recovery(ticket, reason)
+    _tell_sampler(state, frozenset(waits_on_memory))
+    state.notices_due = True
+
+
+def grant(state: State, ticket: Ticket, gpus: list[Gpu], now: float) -> None:
+    """Turns a ticket into a lease on these GPUs, and offers it."""
+    leave_queue(state, ticket)
+    lease = state.leases.new(ticket, now)
+    terms = ticket.terms
+    shares = []
+    for gpu in gpus:
+        share = Share(lease.lease_id, terms.memory_bytes, ticket.process, ticket.request.gpu.resident_bytes)
+        gpu.add(share, exclusive=terms.exclusive)
+        gpu.newest_token = lease.token
+        gpu.stats.waited(lease.queue_wait)
+        shares.append((gpu, share))
+    lease.shares = tuple(shares)
+    state.turn = gpus[-1].spec.index + 1
+    state.gates.granted(ticket)
+    state.requests.put(ticket.key, lease)
+    start_clocks(state, lease, now)
+    if lease.call is not None:
+        state.calls[lease.call] = lease
+        state.emit(Granted(lease.call, lease_view(state, lease, now), final=ticket.request.detached))
+    state.record(EventType.GRANTED, lease, waited=lease.queue_wait, outcome="granted")
+    state.changed = True
+
+
+def offer_again(state: State, lease: Lease, now: float) -> None:
+    """Tells a stream that has joined a lease what it has."""
+    if lease.call is not None:
+        state.calls[lease.call] = lease
+        final = lease.ticket.request.detached
+        state.emit(Granted(lease.call, lease_view(state, lease, now), final=final))
+
+
+def _pass_or_grant(state: State, ticket: Ticket, held: set[str], now: float) -> bool:
+    """Whether the ticket is out of the way: parked at its gate, or granted."""
+    gate = state.gates.closed(ticket, state.settings.leases_per_client)
+    if gate is not None:
+        state.queue.park(ticket, gate)
+        return True
+    usable = [gpu for gpu in ticket.gpus if gpu.key not in held] if held else ticket.gpus
+    refuse = state.settings.memory.refuse_when_stale
+    gpus = choose(usable, ticket, state.turn, refuse_when_stale=refuse)
+    if gpus is None:
+        return False
+    grant(state, ticket, gpus, now)
+    return True
+
+
+def _advance(heads: list[tuple[tuple[float, int, Ticket], int, Lane]], lane: Lane, number: int) -> None:
+    """Puts the next ticket of a lane in the place of the one that is out of the way."""
+    if lane.ready:
+        heapq.heapreplace(heads, (lane.ready.first(), number, lane))
+    else:
+        heapq.heappop(heads)
+
+
+def _await_recovery(ticket: Ticket, reason: WaitReason) -> None:
+    if reason is WaitReason.MEMORY_RECOVERY:
+        for gpu in ticket.gpus:
+            gpu.recovery_awaited = True
+
+
+def _tell_sampler(state: State, wanted: frozenset[str]) -> None:
+    """Has the GPUs that someone waits on for memory read at once, and often from now on."""
+    if wanted == state.wanted_memory:
+        return
+    fresh = wanted - state.wanted_memory
+    state.wanted_memory = wanted
+    state.emit(SampleFast(wanted))
+    if fresh:
+        state.emit(Refresh(fresh))

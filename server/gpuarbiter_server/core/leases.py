@@ -1,0 +1,223 @@
+"""The lease table: who holds what, and what ended lately.
+
+A lease id carries its fencing token and a keyed hash of it, so that an id of ours can be told from a
+made-up one for as long as the key lives, even when the details are long forgotten.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from hashlib import blake2b
+from hmac import compare_digest
+
+from gpuarbiter_server.core.events import Call
+from gpuarbiter_server.core.ledger import Gpu, Share
+from gpuarbiter_server.core.model import EndReason, LeaseState, MemoryVerdict, RequestKey, YieldReason
+from gpuarbiter_server.core.terms import Terms
+from gpuarbiter_server.core.waitqueue import Ticket
+
+# Details of ended leases and requests are kept this long, and so many at the most.
+KEPT_SECONDS = 3600.0
+KEPT_RECORDS = 100_000
+
+
+class PendingYield:
+    """A yield request that stands until the lease ends."""
+
+    __slots__ = ("detail", "end_reason", "until")
+
+    def __init__(self, detail: str, until: float | None, end_reason: EndReason) -> None:
+        self.detail = detail
+        # When the lease is ended if it is still held; None: it is only asked.
+        self.until = until
+        self.end_reason = end_reason
+
+
+class Lease:
+    """A lease from its grant to its end. It goes by the terms of the ticket that it was granted to."""
+
+    __slots__ = (
+        "call",
+        "granted_at",
+        "hold_until",
+        "lease_id",
+        "queue_wait",
+        "shares",
+        "sharing",
+        "ticket",
+        "token",
+        "yields",
+    )
+
+    def __init__(self, lease_id: str, token: int, ticket: Ticket, now: float) -> None:
+        self.lease_id = lease_id
+        self.token = token
+        self.ticket = ticket
+        # The stream that carries it; None: none does.
+        self.call: Call | None = ticket.call
+        self.granted_at = now
+        self.queue_wait = now - ticket.enqueued_at
+        # None: without limit.
+        self.hold_until: float | None = None
+        self.shares: tuple[tuple[Gpu, Share], ...] = ()
+        self.sharing = ticket.terms.sharing
+        self.yields: dict[YieldReason, PendingYield] = {}
+
+    @property
+    def terms(self) -> Terms:
+        """What was agreed."""
+        return self.ticket.terms
+
+    @property
+    def gpu_keys(self) -> tuple[str, ...]:
+        """The GPUs it has."""
+        return tuple(gpu.key for gpu, _ in self.shares)
+
+    @property
+    def state(self) -> LeaseState:
+        """Where it is in its life."""
+        if self.yields:
+            return LeaseState.YIELDING
+        carried = self.call is not None and not self.ticket.request.detached
+        return LeaseState.HELD if carried else LeaseState.DETACHED
+
+    @property
+    def patience(self) -> float:
+        """How long it lives without a stream or a renewal."""
+        if self.terms.ttl:
+            return self.terms.ttl
+        return self.terms.disconnect_grace if self.ticket.named else 0.0
+
+    @property
+    def pending_yield(self) -> tuple[YieldReason, PendingYield] | None:
+        """The yield request that ends it soonest; one that only asks comes last."""
+        if not self.yields:
+            return None
+        return min(self.yields.items(), key=lambda item: (item[1].until is None, item[1].until or 0.0))
+
+    def peak_bytes(self) -> int | None:
+        """The highest observed peak on any of its GPUs."""
+        peaks = [share.peak for _, share in self.shares if share.peak is not None]
+        return max(peaks) if peaks else None
+
+    def verdict(self) -> MemoryVerdict:
+        """How its declarations compared with its observed peaks; the worst GPU counts."""
+        pairs = [(share.declared, share.peak) for _, share in self.shares]
+        if any(not declared or peak is None for declared, peak in pairs):
+            return MemoryVerdict.UNSPECIFIED
+        if any(peak is not None and peak > declared for declared, peak in pairs):
+            return MemoryVerdict.OVER
+        under = all(peak is not None and 2 * peak < declared for declared, peak in pairs)
+        return MemoryVerdict.UNDER if under else MemoryVerdict.WITHIN
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRecord:
+    """What is still known of a lease, or of a named request that never became one."""
+
+    # Empty: it never was a lease.
+    lease_id: str
+    key: RequestKey
+    token: int
+    reason: EndReason
+    held: float
+    ended_at: float
+    detail: str = ""
+    cause: YieldReason = YieldReason.UNSPECIFIED
+    verdict: MemoryVerdict = MemoryVerdict.UNSPECIFIED
+    peak: int | None = None
+
+
+class LeaseTable:
+    """Live leases by id, the newest token, and the memory of what ended."""
+
+    def __init__(self, *, first_token: int, id_key: bytes) -> None:
+        self._id_key = id_key
+        self._first_token = first_token
+        self._last_token = first_token - 1
+        self.live: dict[str, Lease] = {}
+        self._ended: OrderedDict[str, EndedRecord] = OrderedDict()
+        self._ended_requests: OrderedDict[tuple[str, str], dict[str, EndedRecord]] = OrderedDict()
+
+    def new(self, ticket: Ticket, now: float) -> Lease:
+        """Makes a lease with the next fencing token."""
+        self._last_token += 1
+        lease = Lease(self._id_of(self._last_token), self._last_token, ticket, now)
+        self.live[lease.lease_id] = lease
+        return lease
+
+    def close(self, record: EndedRecord) -> None:
+        """Moves a lease, or a named request, to what has ended."""
+        if record.lease_id:
+            self.live.pop(record.lease_id, None)
+            self._ended[record.lease_id] = record
+        principal, client_id = record.key.identity
+        name = (principal, record.key.request_id)
+        self._ended_requests.setdefault(name, {})[client_id] = record
+        self._ended_requests.move_to_end(name)
+        self._forget(record.ended_at)
+
+    def reopen(self, key: RequestKey) -> None:
+        """A request of this name starts anew: its end does not count any more."""
+        name = (key.identity.principal, key.request_id)
+        self._ended_requests.get(name, {}).pop(key.identity.client_id, None)
+
+    def ended(self, lease_id: str) -> EndedRecord | None:
+        """What is known of an ended lease."""
+        return self._ended.get(lease_id)
+
+    def ended_request(self, principal: str, client_id: str, request_id: str) -> EndedRecord | None:
+        """What is known of an ended request; an empty client_id: of any client of the principal."""
+        records = self._ended_requests.get((principal, request_id), {})
+        return records.get(client_id) if client_id else next(iter(records.values()), None)
+
+    def issued(self, lease_id: str) -> bool:
+        """Whether this id was given out here, however long ago."""
+        digits = lease_id.partition("-")[0]
+        try:
+            token = int(digits, 16)
+        except ValueError:
+            return False
+        known = self._first_token <= token <= self._last_token
+        return known and compare_digest(self._id_of(token).encode(), lease_id.encode())
+
+    def _id_of(self, token: int) -> str:
+        mark = blake2b(token.to_bytes(16, "big"), key=self._id_key, digest_size=8).hexdigest()
+        return f"{token:x}-{mark}"
+
+    def _forget(self, now: float) -> None:
+        while self._ended and self._expired(next(iter(self._ended.values())), len(self._ended), now):
+            self._ended.popitem(last=False)
+        while self._ended_requests:
+            records = next(iter(self._ended_requests.values()))
+            if records and not self._expired(next(reversed(records.values())), len(self._ended_requests), now):
+                return
+            self._ended_requests.popitem(last=False)
+
+    def _expired(self, record: EndedRecord, count: int, now: float) -> bool:
+        return count > KEPT_RECORDS or now - record.ended_at > KEPT_SECONDS
+
+
+class RequestIndex:
+    """Live requests, waiting or held, by what their callers call them."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[tuple[str, str], dict[str, Ticket | Lease]] = {}
+
+    def get(self, key: RequestKey) -> "Ticket | Lease | None":
+        """The request of exactly this identity."""
+        return self._by_name.get((key.identity.principal, key.request_id), {}).get(key.identity.client_id)
+
+    def of_principal(self, principal: str, request_id: str) -> "list[Ticket | Lease]":
+        """The requests of this name of all clients of a principal."""
+        return list(self._by_name.get((principal, request_id), {}).values())
+
+    def put(self, key: RequestKey, subject: "Ticket | Lease") -> None:
+        """Names a request, or passes its name on from ticket to lease."""
+        self._by_name.setdefault((key.identity.principal, key.request_id), {})[key.identity.client_id] = subject
+
+    def remove(self, key: RequestKey) -> None:
+        """The request is done with."""
+        name = (key.identity.principal, key.request_id)
+        del self._by_name[name][key.identity.client_id]
+        if not self._by_name[name]:
+            del self._by_name[name]

@@ -1,0 +1,74 @@
+"""What happens when a clock of a lease runs out, and how a holder is asked to yield.
+
+At max_hold the watchdog warns, asks to yield, and after the grace period ends the lease, each step as
+the policy says. A lease that nothing joins or renews in time ends by itself.
+"""
+
+from gpuarbiter_server.core.clocks import set_grace
+from gpuarbiter_server.core.effects import YieldRequested
+from gpuarbiter_server.core.ending import finish
+from gpuarbiter_server.core.leases import Lease, PendingYield
+from gpuarbiter_server.core.model import EndReason, EventType, YieldReason
+from gpuarbiter_server.core.state import State
+
+
+def hold_passed(state: State, lease: Lease, now: float) -> None:
+    """max_hold is over."""
+    watchdog = lease.terms.watchdog
+    for gpu, _ in lease.shares:
+        gpu.stats.watchdog += 1
+    if watchdog.warn:
+        state.record(
+            EventType.HOLD_EXCEEDED,
+            lease,
+            detail=f"held for {now - lease.granted_at:.3f} s",
+            held=now - lease.granted_at,
+        )
+    grace = watchdog.grace if watchdog.revoke else None
+    if watchdog.yield_:
+        request_yield(state, lease, YieldReason.MAX_HOLD, now, grace=grace, end_reason=EndReason.MAX_HOLD)
+    elif grace is not None:
+        lease.yields[YieldReason.MAX_HOLD] = PendingYield("", now + grace, EndReason.MAX_HOLD)
+        set_grace(state, lease)
+
+
+def patience_passed(state: State, lease: Lease, now: float) -> None:
+    """Nothing joined or renewed in time."""
+    reason = EndReason.TTL_EXPIRED if lease.terms.ttl else EndReason.DISCONNECTED
+    detail = f"nothing joined or renewed for {lease.patience:g} s"
+    finish(state, lease, reason, now, detail=detail)
+
+
+def grace_passed(state: State, lease: Lease, now: float) -> None:
+    """A yield request was ignored past its deadline."""
+    pending = lease.pending_yield
+    if pending is not None:
+        cause, asked = pending
+        finish(state, lease, asked.end_reason, now, detail=asked.detail or "held past the grace period", cause=cause)
+
+
+def request_yield(
+    state: State,
+    lease: Lease,
+    reason: YieldReason,
+    now: float,
+    *,
+    grace: float | None,
+    end_reason: EndReason = EndReason.REVOKED,
+    detail: str = "",
+) -> None:
+    """Asks the holder to stop; grace: ends the lease when it is over, None only asks."""
+    until = None if grace is None else now + grace
+    lease.yields[reason] = PendingYield(detail, until, end_reason)
+    set_grace(state, lease)
+    if lease.call is not None and not lease.ticket.request.detached:
+        state.emit(YieldRequested(lease.call, reason, grace, detail))
+    state.record(EventType.YIELD_REQUESTED, lease, detail=detail, yield_reason=reason)
+    state.changed = True
+
+
+def take_back_yield(state: State, lease: Lease, reason: YieldReason) -> None:
+    """The reason to yield is gone: no end follows from it any more."""
+    if lease.yields.pop(reason, None) is not None:
+        set_grace(state, lease)
+        state.changed = True

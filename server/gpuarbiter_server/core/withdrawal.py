@@ -1,0 +1,115 @@
+"""How a waiting request leaves without a lease: refused, declined, timed out, taken back, given up.
+
+Law: whatever the way, it gets exactly one terminal effect, and nothing of it stays behind.
+"""
+
+from gpuarbiter_server.core.effects import Declined, Failed
+from gpuarbiter_server.core.errors import ArbiterError, ErrorReason
+from gpuarbiter_server.core.explain import blockers_of, describe, facts_of, retry_after, wait_reason
+from gpuarbiter_server.core.leases import EndedRecord
+from gpuarbiter_server.core.model import BusyPolicy, EndReason, EventType, WaitReason
+from gpuarbiter_server.core.state import State
+from gpuarbiter_server.core.timers import Clock
+from gpuarbiter_server.core.waitqueue import Ticket
+
+# How a refusal is counted where its own name says too little.
+_OUTCOMES = {
+    ErrorReason.QUEUE_FULL: "queue_full",
+    ErrorReason.WAIT_TIMEOUT: "timeout",
+    ErrorReason.INFEASIBLE: "no_memory",
+    ErrorReason.CANCELLED: "cancelled",
+}
+_DECLINED_OUTCOMES = {BusyPolicy.SKIP: "skipped", BusyPolicy.FALLBACK_CPU: "fallback_cpu"}
+
+
+def leave_queue(state: State, ticket: Ticket) -> None:
+    """Takes a ticket out of the queue and stops its clocks; who it belongs to stays as it is."""
+    if ticket.entry is None:
+        return
+    state.queue.remove(ticket)
+    state.waiting[ticket.key.identity] -= 1
+    if not state.waiting[ticket.key.identity]:
+        del state.waiting[ticket.key.identity]
+    for clock in (Clock.WAIT, Clock.ABSENCE, Clock.NOTICE):
+        state.timers.cancel((clock, ticket))
+    state.changed = True
+
+
+def withdraw(state: State, ticket: Ticket, now: float) -> None:
+    """Takes a request out for good; its terminal effect is the caller's business."""
+    leave_queue(state, ticket)
+    state.requests.remove(ticket.key)
+    if ticket.call is not None:
+        state.calls.pop(ticket.call, None)
+    state.disown(ticket.process)
+    if ticket.named:
+        state.leases.close(
+            EndedRecord("", ticket.key, 0, EndReason.CANCELLED, held=0.0, ended_at=now, detail="never held")
+        )
+    state.ready_again(state.gates.left(ticket))
+
+
+def refuse(state: State, ticket: Ticket, error: ArbiterError, reason: WaitReason, now: float) -> None:
+    """Answers a request that gets no lease: an error, or a decline where its busy policy says so.
+
+    The request is not in the tables any more, or never was.
+    """
+    if ticket.terms.busy_policy is BusyPolicy.WAIT:
+        state.record(EventType.FAILED, ticket, detail=error.message, outcome=_OUTCOMES.get(error.reason, "error"))
+        if ticket.call is not None:
+            state.emit(Failed(ticket.call, error))
+        return
+    for gpu in ticket.gpus:
+        gpu.stats.declined += 1
+    waited = now - ticket.enqueued_at
+    outcome = _DECLINED_OUTCOMES[ticket.terms.busy_policy]
+    state.record(EventType.DECLINED, ticket, detail=error.message, waited=waited, outcome=outcome)
+    if ticket.call is not None:
+        state.emit(
+            Declined(
+                ticket.call,
+                decision=ticket.terms.busy_policy,
+                reason=reason,
+                waited=waited,
+                retry_after=error.retry_after,
+                detail=error.message,
+                blockers=blockers_of(ticket.gpus, state, now),
+            )
+        )
+
+
+def expire_wait(state: State, ticket: Ticket, now: float) -> None:
+    """max_wait is over."""
+    blocked_by = wait_reason(state, ticket)
+    blockers = blockers_of(ticket.gpus, state, now)
+    waited = now - ticket.enqueued_at
+    facts = facts_of(blocked_by, blockers) | {
+        "waited_seconds": f"{waited:.3f}",
+        "position": str(state.queue.position(ticket)),
+    }
+    for gpu in ticket.gpus:
+        gpu.stats.timed_out += 1
+    error = ArbiterError(
+        ErrorReason.WAIT_TIMEOUT,
+        f"waited {waited:.3f} s of at most {ticket.terms.max_wait:g} s: {describe(blocked_by, blockers)}",
+        metadata=facts,
+        retry_after=retry_after(ticket.gpus),
+    )
+    reason = WaitReason.TIMEOUT if ticket.terms.max_wait else blocked_by
+    withdraw(state, ticket, now)
+    refuse(state, ticket, error, reason, now)
+
+
+def give_up(state: State, ticket: Ticket, now: float) -> None:
+    """Nobody joined a request whose stream is gone, or nobody could."""
+    withdraw(state, ticket, now)
+    state.record(EventType.FAILED, ticket, detail="its stream is gone and nothing joined", outcome="cancelled")
+
+
+def take_back(state: State, ticket: Ticket, now: float) -> None:
+    """The caller took a waiting request back."""
+    call = ticket.call
+    withdraw(state, ticket, now)
+    state.record(EventType.FAILED, ticket, detail="taken back while it waited", outcome="cancelled")
+    if call is not None:
+        state.emit(Failed(call, ArbiterError(ErrorReason.CANCELLED, "the request was taken back while it waited")))

@@ -1,0 +1,28 @@
+"""The configuration: file, environment and flags -> frozen settings.
+
+Law: nothing is configured by halves. What comes out of here was checked as a whole; what is wrong is
+told all at once, each problem with its key, value, source and what is allowed.
+"""
+
+from gpuarbiter_server.config.gpus import AutoGpus, ConfiguredGpus, GpuSource, SimulatedGpus, parse_gpus
+from gpuarbiter_server.config.listen import Address, default_socket_path
+from gpuarbiter_server.config.load import json_schema, load, merge_patch, restart_needed
+from gpuarbiter_server.config.model import Config
+from gpuarbiter_server.config.problems import ConfigError, Problem
+
+__all__ = [
+    "Address",
+    "AutoGpus",
+    "Config",
+    "ConfigError",
+    "ConfiguredGpus",
+    "GpuSource",
+    "Problem",
+    "SimulatedGpus",
+    "default_socket_path",
+    "json_schema",
+    "load",
+    "merge_patch",
+    "parse_gpus",
+    "restart_needed",
+]

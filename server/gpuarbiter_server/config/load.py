@@ -1,0 +1,70 @@
+"""File, environment and flags -> one Config, or every reason why not; and changes to it while it is in force.
+
+Law: flag > environment > file > default, key by key. Each layer is a merge patch on the one below, so
+that null gives a key its default back. Nothing but the given file and mapping is read.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gpuarbiter_server.config import tree
+from gpuarbiter_server.config.keys import all_keys, value_at
+from gpuarbiter_server.config.layers import Layer, Stack
+from gpuarbiter_server.config.model import Config
+from gpuarbiter_server.config.problems import dotted
+from gpuarbiter_server.config.sources import add_environment, add_file, add_overrides
+
+_IN_FORCE = "the configuration in force"
+_PATCH = "the patch"
+
+
+def load(path: Path | None, environ: Mapping[str, str], overrides: Sequence[str] = ()) -> Config:
+    """The configuration that these come to.
+
+    Args:
+        path: the file; None where there is none.
+        environ: the environment; names that do not begin with GPU_ARBITER_ are not looked at.
+        overrides: "dotted.key=value", the value in YAML; of two for one key, the later one counts.
+
+    Raises:
+        ConfigError: with every problem.
+    """
+    stack = Stack()
+    if path:
+        add_file(stack, path)
+    add_environment(stack, environ)
+    add_overrides(stack, overrides)
+    return stack.config()
+
+
+def merge_patch(config: Config, patch_yaml: str) -> Config:
+    """The configuration with a change: a YAML merge patch (RFC 7386) on its file form.
+
+    A key that is set to null has its default again; a task type, none of its own. An empty patch changes
+    nothing.
+
+    Raises:
+        ConfigError: with every problem; nothing is changed then.
+    """
+    stack = Stack()
+    stack.add(Layer(_IN_FORCE, config.file_form(), {}))
+    read = tree.parse(patch_yaml, _PATCH)
+    stack.add(Layer(_PATCH, read.value, read.lines), read.problems)
+    return stack.config()
+
+
+def restart_needed(old: Config, new: Config) -> list[str]:
+    """The dotted keys that differ and take effect at the next start only."""
+    before, after = old.file_form(), new.file_form()
+    return [
+        dotted(key.path)
+        for key in all_keys()
+        if key.needs_restart and value_at(before, key.path) != value_at(after, key.path)
+    ]
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema (2020-12) of the file, for editors; the arbiter itself checks more."""
+    schema = Config.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "gpu-arbiterd configuration"}

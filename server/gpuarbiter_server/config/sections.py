@@ -1,0 +1,162 @@
+"""The sections of the configuration: every key below the top, its kind, its default and what it does.
+
+Law: a default that the core has is read from the core, and a key says itself whether a change of it
+takes effect at once or at the next start. Numbers are in the core's units (seconds, bytes) once they
+are here; the file form has them as text.
+"""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gpuarbiter_server.config import kinds, listen
+from gpuarbiter_server.core.policy import Policy, Settings, Watchdog
+
+CORE = Settings()
+_POLICY = CORE.default_policy
+LIVE = "at once"
+RESTART = "at the next start"
+EFFECT = "x-takes-effect"
+
+
+def live(default: Any, what: str, *, alias: str | None = None) -> Any:
+    """A key that a live change reaches."""
+    return Field(default, description=what, alias=alias, json_schema_extra={EFFECT: LIVE})
+
+
+def restart(default: Any, what: str) -> Any:
+    """A key that is read at the start only."""
+    return Field(default, description=what, json_schema_extra={EFFECT: RESTART})
+
+
+class Section(BaseModel):
+    """A mapping with known keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Listen(Section):
+    """Where the arbiter can be reached; from this machine only."""
+
+    grpc: listen.TcpAddress = restart("127.0.0.1:50051", "TCP address of the gRPC API; port 0 takes any free one.")
+    socket: listen.SocketPath = restart(
+        listen.AUTO,
+        "Unix socket of the gRPC API. auto: `$XDG_RUNTIME_DIR/gpu-arbiter/arbiter.sock`; without that variable "
+        "`/run/gpu-arbiter/arbiter.sock` for root, `/tmp/gpu-arbiter-UID/arbiter.sock` for others.",
+    )
+    http: listen.TcpAddress = restart("127.0.0.1:9402", "TCP address of metrics, health and console.")
+
+    def grpc_address(self) -> listen.Address | None:
+        """None where it is off."""
+        return None if self.grpc == listen.OFF else listen.parse_address(self.grpc)
+
+    def http_address(self) -> listen.Address | None:
+        """None where it is off."""
+        return None if self.http == listen.OFF else listen.parse_address(self.http)
+
+    def socket_path(self) -> Path | None:
+        """None where it is off; raises ConfigError where the path of auto is too long."""
+        return listen.socket_path(self.socket)
+
+
+class WatchdogSection(Section):
+    """What happens when a lease reaches its max_hold."""
+
+    warn: kinds.Flag = live(_POLICY.watchdog.warn, "Tell it: log, metric, trace and event.")
+    yield_: kinds.Flag = live(_POLICY.watchdog.yield_, "Ask the holder to yield.", alias="yield")
+    grace: kinds.Duration = live(_POLICY.watchdog.grace, "Time from the yield request to the revocation.")
+    revoke: kinds.Flag = live(_POLICY.watchdog.revoke, "End the lease when the grace period is over.")
+
+
+class PolicySection(Section):
+    """How requests are treated where they do not say it themselves."""
+
+    priority: kinds.Priority = live(_POLICY.priority, "Higher is served first.")
+    max_priority: kinds.Priority = live(_POLICY.max_priority, "A request that asks for more is lowered to it.")
+    max_wait: kinds.Wait = live(_POLICY.max_wait, "How long a request waits for its turn.")
+    max_hold: kinds.Duration = live(_POLICY.max_hold, "When the watchdog acts; 0s: never.")
+    max_hold_limit: kinds.Duration = live(
+        _POLICY.max_hold_limit, "The longest max_hold that a request or a renewal can ask for; 0s: any."
+    )
+    ttl_limit: kinds.PositiveDuration = live(_POLICY.ttl_limit, "The longest ttl; a longer one is lowered to it.")
+    disconnect_grace: kinds.Duration = live(
+        _POLICY.disconnect_grace, "How long a lease whose stream broke waits to be joined again."
+    )
+    busy_policy: kinds.Busy = live(_POLICY.busy_policy, "What a request does when no GPU is to be had in time.")
+    sharing: kinds.Sharing = live(_POLICY.sharing, "Whether a lease has its GPUs for itself.")
+    memory: kinds.Size = live(_POLICY.memory_bytes, "The declared peak when a request names none; 0B: none.")
+    max_concurrent_leases: kinds.Count = live(
+        _POLICY.max_concurrent_leases, "Leases that a task type may have at once; 0: any number."
+    )
+    watchdog: WatchdogSection = Field(default_factory=WatchdogSection)
+
+    def core(self) -> Policy:
+        """The policy that the core goes by; raises PolicyError where its values do not go together."""
+        own = {field.name: getattr(self, field.name) for field in fields(Policy) if hasattr(self, field.name)}
+        watchdog = Watchdog(**{field.name: getattr(self.watchdog, field.name) for field in fields(Watchdog)})
+        return Policy(**{**own, "memory_bytes": self.memory, "watchdog": watchdog})
+
+
+def _without_defaults(schema: dict[str, Any]) -> None:
+    for key in schema["properties"].values():
+        key.pop("default", None)
+
+
+class PolicyOverrides(PolicySection):
+    """The policy of one task type. What it does not say is as in `defaults`.
+
+    Only what `said()` returns counts: an attribute that was not said has the core's default, not the
+    configured one. `Config.policy()` has the whole.
+    """
+
+    model_config = ConfigDict(json_schema_extra=_without_defaults)
+
+    def said(self) -> dict[str, Any]:
+        """What was configured for this task type, in file form."""
+        return self.model_dump(by_alias=True, exclude_unset=True)
+
+    def __eq__(self, other: object) -> bool:
+        """Saying a default is not the same as leaving it to `defaults`."""
+        return isinstance(other, PolicyOverrides) and self.said() == other.said()
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class MemorySection(Section):
+    """How GPU memory is counted."""
+
+    headroom: kinds.Headroom = live(
+        CORE.memory.headroom_bytes,
+        "Kept free on each GPU, beside what the driver keeps for itself. auto: 2 % of the total, at least 512MiB.",
+    )
+    stale_after: kinds.PositiveDuration = live(
+        CORE.memory.stale_after, "A reading older than this is stale; at least sampler.interval."
+    )
+    on_stale: kinds.RefuseWhenStale = live(
+        CORE.memory.refuse_when_stale, "Without a fresh reading: grant by what leases declared, or refuse."
+    )
+    recovery_limit: kinds.Duration = live(
+        CORE.memory.recovery_limit, "How long the memory of a lease that ended is waited for by name."
+    )
+
+
+class SamplerSection(Section):
+    """How often the GPUs are looked at."""
+
+    interval: kinds.Interval = restart(0.5, "Between two readings of a GPU.")
+    fast_interval: kinds.Interval = restart(0.05, "The same while a request waits on memory; at most interval.")
+
+
+class LimitsSection(Section):
+    """Limits of one client."""
+
+    waiting_per_client: kinds.Count = live(CORE.waiting_per_client, "Waiting requests; 0: any number.")
+    leases_per_client: kinds.Count = live(CORE.leases_per_client, "Leases; 0: any number.")
+
+
+class HistorySection(Section):
+    """The audit trail."""
+
+    max_events: kinds.Count = restart(10_000, "Events that are kept; the oldest go first.")

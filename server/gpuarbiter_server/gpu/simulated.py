@@ -112,7 +112,7 @@ class SimulatedBackend:
             raise GpuLostError(message) from error
         jobs = [job for name in sorted(names) if (job := self._job(spec, name)) is not None]
         used = min(sum(job.memory_bytes for job in jobs), spec.total_bytes)
-        load = min(1.0, sum(job.utilization_ratio for job in jobs))
+        load = min(1.0, sum((job.utilization_ratio for job in jobs), 0.0))
         return GpuReading(
             time=0.0,
             memory_used_bytes=used,

@@ -1,0 +1,1 @@
+"""Stand-ins for the world around the arbiter, written by hand."""

@@ -1,0 +1,1 @@
+"""The asynchronous client, on grpc.aio. `gpuarbiter._sync` is generated from it."""

@@ -1,0 +1,117 @@
+"""Where the two worlds differ, for asyncio: channels, streams, waiting, background work.
+
+Law: `_sync/backend.py` has the same names with the same meaning, so that everything else is written once.
+"""
+
+import asyncio
+import inspect
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Generic, TypeVar
+
+import grpc
+import grpc.aio
+
+from gpuarbiter import _status
+
+# One type of exception in both worlds; grpc.aio's own subclass adds nothing.
+RpcError = grpc.RpcError
+
+T = TypeVar("T")
+M = TypeVar("M")
+
+# The loop holds its tasks weakly; whoever runs in the background is held here until it is done.
+_running: set[asyncio.Task[Any]] = set()
+
+
+def open_channel(
+    target: str, options: Sequence[tuple[str, Any]], credentials: grpc.ChannelCredentials | None
+) -> grpc.aio.Channel:
+    """A channel; it belongs to the running loop."""
+    if credentials is None:
+        return grpc.aio.insecure_channel(target, options=options)
+    return grpc.aio.secure_channel(target, credentials, options=options)
+
+
+class Stream(Generic[M]):
+    """A stream of messages from the arbiter, under way."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+
+    async def read(self) -> M | None:
+        """The next message; None at the end, and when the stream was cancelled from here.
+
+        Raises:
+            ArbiterError: the stream ended with a status other than OK.
+        """
+        try:
+            message = await self._call.read()
+        except RpcError as failure:
+            raise _status.from_rpc(failure) from failure
+        except asyncio.CancelledError:
+            # grpc.aio raises it for a call that was cancelled, too, which is no reason to end this task.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            return None
+        return None if message is grpc.aio.EOF else message  # type: ignore[attr-defined]
+
+    def cancel(self) -> None:
+        """Ends the stream; a reader gets None. Safe from anywhere, and more than once."""
+        self._call.cancel()
+
+
+class Event:
+    """A flag that can be waited for."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def set(self) -> None:
+        """Raises the flag, for good."""
+        self._event.set()
+
+    def is_set(self) -> bool:
+        """Whether the flag is up."""
+        return self._event.is_set()
+
+    async def wait(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 -- as threading.Event has it
+        """Waits for the flag, for at most so many seconds; whether it is up."""
+        if timeout is not None and timeout <= 0:
+            return self._event.is_set()
+        try:
+            async with asyncio.timeout(timeout):
+                await self._event.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
+def spawn(work: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> "asyncio.Task[T]":
+    """Runs work in the background."""
+    task = asyncio.get_running_loop().create_task(work(*arguments))
+    _running.add(task)
+    task.add_done_callback(_running.discard)
+    return task
+
+
+async def finish(work: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
+    """Runs work to its end, even when the caller is cancelled while it waits for it."""
+    return await asyncio.shield(spawn(work, *arguments))
+
+
+async def call_back(function: Callable[..., Any], *arguments: Any) -> None:
+    """Calls a function of the user's; a coroutine function is awaited."""
+    result = function(*arguments)
+    if inspect.isawaitable(result):
+        await result
+
+
+async def blocking(function: Callable[..., T], *arguments: Any) -> T:
+    """Calls a function that blocks, without holding up the loop."""
+    return await asyncio.to_thread(function, *arguments)
+
+
+async def sleep(seconds: float) -> None:
+    """Lets time pass."""
+    await asyncio.sleep(seconds)

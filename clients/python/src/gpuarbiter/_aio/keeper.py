@@ -1,0 +1,216 @@
+"""What happens behind a lease while it is held: its stream followed, rejoined, and its ttl renewed.
+
+Law: a holder never believes in a lease for longer than the arbiter can have kept it. When the line
+breaks, the lease is uncertain, and it is taken for lost once its own time has passed by the own clock.
+"""
+
+import logging
+from datetime import timedelta
+from typing import Any
+
+from gpuarbiter import _clock, _convert
+from gpuarbiter._aio import backend
+from gpuarbiter._aio.asking import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
+from gpuarbiter._aio.connection import CALL_SECONDS, AsyncConnection
+from gpuarbiter._aio.notices import AsyncNotices
+from gpuarbiter._errors import ArbiterError, LeaseEnded, LeaseLost, StaleToken, UnknownLease, WaitTimeout
+from gpuarbiter._record import LeaseRecord
+from gpuarbiter._units import Duration
+from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
+from gpuarbiter.v1 import lease_pb2
+
+logger = logging.getLogger("gpuarbiter")
+
+# A ttl survives two lost renewals.
+RENEWALS_PER_TTL = 3
+
+
+class AsyncKeeper:
+    """Keeps one lease, in the background."""
+
+    def __init__(
+        self,
+        connection: AsyncConnection,
+        request: pb.AcquireRequest,
+        record: LeaseRecord,
+        notices: AsyncNotices,
+        stream: "backend.Stream[pb.AcquireResponse]",
+    ) -> None:
+        self._connection = connection
+        self._record = record
+        self._notices = notices
+        self._stream = stream
+        self._stopped = backend.Event()
+        self._joining = False
+        self._sent = 0.0
+        self.detached = request.detached
+        # No wait: what would have to wait is another lease than ours, which is then lost.
+        self._rejoin_request = pb.AcquireRequest()
+        self._rejoin_request.CopyFrom(request)
+        self._rejoin_request.busy_policy = lease_pb2.BUSY_POLICY_WAIT
+        self._rejoin_request.max_wait.FromTimedelta(timedelta(0))
+        self._rejoin_request.max_wait.SetInParent()
+
+    def start(self) -> None:
+        """Begins, right after the grant."""
+        if self.detached:
+            self._stream.cancel()
+        else:
+            backend.spawn(self._follow)
+        ttl = self._record.lease.ttl.ToTimedelta()
+        if ttl:
+            backend.spawn(self._renew_always, ttl.total_seconds() / RENEWALS_PER_TTL)
+
+    def stop(self) -> None:
+        """Ends all of it; the stream is cancelled. The record is closed or lost by then."""
+        self._stopped.set()
+        self._stream.cancel()
+        self._notices.woken.set()
+
+    # -- the stream ------------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        try:
+            failure = await self._read()
+            pause = FIRST_PAUSE_SECONDS
+            while not self._settled(failure):
+                if self._break():
+                    pause = FIRST_PAUSE_SECONDS
+                if await self._stopped.wait(pause):
+                    break
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                failure = await self._rejoin()
+        except Exception as error:  # a holder must not believe in a lease that nobody follows
+            logger.exception("lease %s: following it failed", self._record.lease.lease_id)
+            self._lose("UNFOLLOWED", str(error))
+        finally:
+            self._stream.cancel()
+
+    async def _read(self) -> ArbiterError | None:
+        """Reads until the stream breaks or nothing is left to read for; the status other than OK."""
+        try:
+            while not self._record.over and (event := await self._stream.read()) is not None:
+                self._take(event)
+        except ArbiterError as failure:
+            return failure
+        return None
+
+    def _take(self, event: pb.AcquireResponse) -> None:
+        kind = event.WhichOneof("event")
+        if kind == "yield_requested":
+            if self._record.yield_asked(event.yield_requested, _clock.now()):
+                self._notices.yield_asked()
+        elif kind == "ended":
+            if self._record.ended(event.ended):
+                self._notices.lost()
+        elif self._joining and kind == "granted":
+            self._joined(event.granted.lease)
+        elif self._joining and kind in {"queued", "declined"}:
+            # The arbiter began anew with this request_id: it no longer knows the lease.
+            self._lose("NOT_RECOVERED", "the arbiter does not know the lease any more")
+            backend.spawn(self._give_back, pb.ReleaseRequest(request_id=self._rejoin_request.request_id))
+
+    def _joined(self, lease: lease_pb2.Lease) -> None:
+        if lease.lease_id == self._record.lease.lease_id:
+            self._joining = False
+            self._record.changed(lease, self._sent)
+            self._record.mended()
+            logger.info("lease %s: joined again", lease.lease_id)
+            return
+        self._lose("NOT_RECOVERED", "the arbiter does not know the lease any more")
+        backend.spawn(self._give_back, pb.ReleaseRequest(lease_id=lease.lease_id, fencing_token=lease.fencing_token))
+
+    async def _rejoin(self) -> ArbiterError | None:
+        self._joining = True
+        self._sent = _clock.now()
+        self._stream = self._connection.stream("Acquire", self._rejoin_request)
+        if self._stopped.is_set():  # it may have cancelled the stream before this one
+            self._stream.cancel()
+        return await self._read()
+
+    def _settled(self, failure: ArbiterError | None) -> bool:
+        """Whether the lease is over after its stream ended so; otherwise the line broke."""
+        if not self._record.over and failure is not None and failure.reason and not failure.transient:
+            unknown = isinstance(failure, WaitTimeout)
+            self._lose("NOT_RECOVERED" if unknown else end_reason(failure), failure.message)
+        return self._record.over
+
+    # -- the time that is left without a line ----------------------------------------------------
+
+    def _break(self) -> bool:
+        broke = self._record.broke(_clock.now())
+        if broke:
+            logger.warning("lease %s: the line to the arbiter broke", self._record.lease.lease_id)
+            backend.spawn(self._give_up_in_time)
+        return broke
+
+    async def _give_up_in_time(self) -> None:
+        while self._record.uncertain:
+            give_up_at = self._record.give_up_at
+            left = 0.0 if give_up_at is None else give_up_at - _clock.now()
+            if give_up_at is not None and left <= 0:
+                reason = "DISCONNECTED" if self._record.ttl_deadline is None else "TTL_EXPIRED"
+                self._lose(reason, "the arbiter was out of reach for longer than it keeps the lease")
+                self.stop()
+            await self._stopped.wait(left)
+
+    def _lose(self, reason: str, detail: str) -> None:
+        if self._record.lose(reason, detail):
+            self._notices.lost()
+
+    async def _give_back(self, request: pb.ReleaseRequest) -> None:
+        try:
+            await self._connection.unary("Release", request)
+        except ArbiterError as failure:
+            logger.warning("a lease that nobody asked for could not be given back: %s", failure)
+        finally:
+            self._stream.cancel()
+
+    # -- the ttl ---------------------------------------------------------------------------------
+
+    async def renew(self, extend_hold: Duration | None = None, seconds: float = CALL_SECONDS) -> None:
+        """Renews, within so many seconds; what a renewal tells is taken in.
+
+        Raises:
+            LeaseLost: the lease is over.
+            ArbiterError: the renewal failed; the lease is what it was.
+        """
+        request = pb.RenewRequest(
+            lease_id=self._record.lease.lease_id,
+            fencing_token=self._record.lease.fencing_token,
+            extend_hold=_convert.duration(extend_hold),
+        )
+        sent = _clock.now()
+        reply = await self.call("Renew", request, seconds)
+        if self._record.renewed(reply, sent, _clock.now()):
+            self._notices.yield_asked()
+
+    async def call(self, method: str, request: Any, seconds: float = CALL_SECONDS) -> Any:
+        """A call about the lease; when the answer is that it is over, the holder learns that it is lost."""
+        try:
+            return await self._connection.unary(method, request, seconds=seconds)
+        except (LeaseEnded, UnknownLease, StaleToken) as failure:
+            self._lose(end_reason(failure), failure.message)
+            if isinstance(failure, LeaseLost):
+                raise
+            raise LeaseLost(failure.message, reason=failure.reason, code=failure.code) from failure
+
+    async def _renew_always(self, interval: float) -> None:
+        pause = interval
+        while not await self._stopped.wait(pause) and not self._record.over:
+            try:
+                await self.renew(seconds=max(interval, 1.0))
+            except ArbiterError as failure:
+                pause = min(interval, LONGEST_PAUSE_SECONDS)
+                logger.warning("lease %s: not renewed: %s", self._record.lease.lease_id, failure)
+                if self.detached and failure.transient:
+                    self._break()
+            else:
+                pause = interval
+                if self.detached:
+                    self._record.mended()
+
+
+def end_reason(failure: ArbiterError) -> str:
+    """Why the lease ended, where the arbiter says so; otherwise why the call failed."""
+    return failure.metadata.get("end_reason") or failure.reason

@@ -1,0 +1,42 @@
+"""What the holder is told: callbacks, and the flag that wakes `wait_yield`.
+
+Law: a callback runs beside the reader, never in its way; one that raises is logged and changes nothing.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from gpuarbiter._aio import backend
+
+logger = logging.getLogger("gpuarbiter")
+
+
+class AsyncNotices:
+    """Tells one holder."""
+
+    def __init__(self, on_yield: Callable[..., Any] | None, on_lost: Callable[..., Any] | None) -> None:
+        self._on_yield = on_yield
+        self._on_lost = on_lost
+        # Raised when there is something to look at: a yield request, a loss, the release.
+        self.woken = backend.Event()
+        self.lease: Any = None
+
+    def yield_asked(self) -> None:
+        """The arbiter asks for the GPU."""
+        self.woken.set()
+        if self._on_yield is not None:
+            backend.spawn(self._run, "on_yield", self._on_yield, self.lease, self.lease.yield_requested)
+
+    def lost(self) -> None:
+        """The lease is lost."""
+        self.woken.set()
+        logger.warning("lease %s is lost: %s %s", self.lease.lease_id, self.lease.lost_reason, self.lease.lost_detail)
+        if self._on_lost is not None:
+            backend.spawn(self._run, "on_lost", self._on_lost, self.lease)
+
+    async def _run(self, name: str, function: Callable[..., Any], *arguments: Any) -> None:
+        try:
+            await backend.call_back(function, *arguments)
+        except Exception:
+            logger.exception("%s raised", name)

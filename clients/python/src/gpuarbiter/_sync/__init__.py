@@ -1,0 +1,1 @@
+"""The synchronous client: generated from `gpuarbiter._aio`, but for backend.py."""

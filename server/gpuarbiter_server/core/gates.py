@@ -8,7 +8,7 @@ costs nothing. Each gate keeps what it parked in the order of the queue.
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from gpuarbiter_server.core.model import Identity, WaitReason
 from gpuarbiter_server.core.ordered import OrderedList
@@ -98,6 +98,7 @@ def _index(entry: "Entry") -> int:
 
 
 GroupKey = tuple[Identity, str, str]
+Name = TypeVar("Name", str, Identity)
 
 
 class Gates:
@@ -144,6 +145,12 @@ class Gates:
         self._tasks.setdefault(ticket.request.task_type, LimitGate()).held += 1
         self._clients.setdefault(ticket.key.identity, LimitGate()).held += 1
 
+    def returned(self, ticket: "Ticket") -> list["Ticket"]:
+        """A grant was taken back, and its request waits again; returns the tickets that its slots could serve."""
+        self._tasks[ticket.request.task_type].held -= 1
+        self._clients[ticket.key.identity].held -= 1
+        return self._next_in_line(ticket)
+
     def ended(self, ticket: "Ticket") -> list["Ticket"]:
         """A lease is over; returns the tickets that need not wait for it any more."""
         self._tasks[ticket.request.task_type].held -= 1
@@ -156,9 +163,7 @@ class Gates:
         Each free slot of a limit has given one parked ticket back. When that one leaves without taking
         the slot, the next is given back in its place.
         """
-        freed: list[Ticket] = []
-        for gates, name in ((self._tasks, ticket.request.task_type), (self._clients, ticket.key.identity)):
-            freed += self._next_of(gates, name)
+        freed = self._next_in_line(ticket)
         if ticket.request.sequence is not None:
             key = _group_key(ticket)
             group = self._groups[key]
@@ -167,13 +172,8 @@ class Gates:
                 del self._groups[key]
         return freed
 
-    def _next_of(self, gates: dict[Any, LimitGate], name: str | Identity) -> list["Ticket"]:
-        gate = gates.get(name)
-        if gate is None:
-            return []
-        if not gate.held and not gate.parked:
-            del gates[name]
-        return gate.first(1)
+    def _next_in_line(self, ticket: "Ticket") -> list["Ticket"]:
+        return _first_of(self._tasks, ticket.request.task_type) + _first_of(self._clients, ticket.key.identity)
 
     def reopened(self) -> list["Ticket"]:
         """Everyone who is parked for want of GPUs in service or because of a limit that may have changed."""
@@ -189,6 +189,16 @@ class Gates:
 
     def _limited(self, gate: LimitGate | None, limit: int) -> LimitGate | None:
         return gate if gate is not None and limit and gate.held >= limit else None
+
+
+def _first_of(gates: dict[Name, LimitGate], name: Name) -> list["Ticket"]:
+    """The first that is parked at a gate; a gate that nobody needs is forgotten."""
+    gate = gates.get(name)
+    if gate is None:
+        return []
+    if not gate.held and not gate.parked:
+        del gates[name]
+    return gate.first(1)
 
 
 def _group_key(ticket: "Ticket") -> GroupKey:

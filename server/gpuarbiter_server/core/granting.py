@@ -39,7 +39,8 @@ def schedule(state: State, now: float) -> None:
         reason = wait_reason(state, ticket)
         if reason in _MEMORY_REASONS:
             waits_on_memory |= lane.keys
-            _await_recovery(ticket, reason)
+        if reason is WaitReason.MEMORY_RECOVERY:
+            _await_recovery(state, ticket.gpus)
     _tell_sampler(state, frozenset(waits_on_memory))
     state.notices_due = True
 
@@ -99,18 +100,18 @@ def _advance(heads: list[tuple[tuple[float, int, Ticket], int, Lane]], lane: Lan
         heapq.heappop(heads)
 
 
-def _await_recovery(ticket: Ticket, reason: WaitReason) -> None:
-    if reason is WaitReason.MEMORY_RECOVERY:
-        for gpu in ticket.gpus:
-            gpu.recovery_awaited = True
+def _await_recovery(state: State, gpus: tuple[Gpu, ...]) -> None:
+    """Someone waits for memory to come back: look at once whether it has."""
+    unseen = frozenset(gpu.key for gpu in gpus if gpu.departed and not gpu.reading_asked)
+    for gpu in gpus:
+        gpu.recovery_awaited = True
+        gpu.reading_asked = gpu.reading_asked or gpu.key in unseen
+    if unseen:
+        state.emit(Refresh(unseen))
 
 
 def _tell_sampler(state: State, wanted: frozenset[str]) -> None:
-    """Has the GPUs that someone waits on for memory read at once, and often from now on."""
-    if wanted == state.wanted_memory:
-        return
-    fresh = wanted - state.wanted_memory
-    state.wanted_memory = wanted
-    state.emit(SampleFast(wanted))
-    if fresh:
-        state.emit(Refresh(fresh))
+    """Has the GPUs that someone waits on for memory read often, and no others."""
+    if wanted != state.wanted_memory:
+        state.wanted_memory = wanted
+        state.emit(SampleFast(wanted))

@@ -156,11 +156,6 @@ class LeaseTable:
         self._ended_requests.move_to_end(name)
         self._forget(record.ended_at)
 
-    def reopen(self, key: RequestKey) -> None:
-        """A request of this name starts anew: its end does not count any more."""
-        name = (key.identity.principal, key.request_id)
-        self._ended_requests.get(name, {}).pop(key.identity.client_id, None)
-
     def ended(self, lease_id: str) -> EndedRecord | None:
         """What is known of an ended lease."""
         return self._ended.get(lease_id)

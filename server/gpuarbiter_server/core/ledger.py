@@ -87,7 +87,9 @@ class Gpu:
         # Ended leases: until a reading taken after their end, then until their memory is back.
         self.departed: dict[str, Share] = {}
         self.recovering: dict[str, Share] = {}
+        # Whether someone waits for that memory, and has asked for a reading since the last one.
         self.recovery_awaited = False
+        self.reading_asked = False
         # The exclusive lease, if one is here.
         self.exclusive = False
         self.newest_token = 0
@@ -209,6 +211,7 @@ class Gpu:
         self.exclusive = False
         if self.spec.monitored and not self.stale and self.lost is None and self.reading is not None:
             share.ended_at = now
+            self.reading_asked = False
             self.departed[lease_id] = share
         self.settle()
 
@@ -217,6 +220,7 @@ class Gpu:
         self.reading = reading
         self.stale = False
         self.awaiting_first = False
+        self.reading_asked = False
         for share in [s for s in self.departed.values() if s.ended_at is not None and s.ended_at <= reading.time]:
             del self.departed[share.lease_id]
             self.recovering[share.lease_id] = share
@@ -228,9 +232,9 @@ class Gpu:
             del self.recovering[share.lease_id]
         return back
 
-    def give_up_recovery(self, before: float) -> None:
-        """What ended before this time and is still there counts as unleased for good."""
-        for share in [s for s in self.recovering.values() if s.ended_at is not None and s.ended_at < before]:
+    def give_up_recovery(self, until: float) -> None:
+        """What ended up to this time and is still there counts as unleased for good."""
+        for share in [s for s in self.recovering.values() if s.ended_at is not None and s.ended_at <= until]:
             del self.recovering[share.lease_id]
 
     def blind(self) -> None:

@@ -17,6 +17,11 @@ class BusyPolicy(IntEnum):
     SKIP = 2
     FALLBACK_CPU = 3
 
+    @property
+    def declines(self) -> bool:
+        """Whether it answers Declined instead of an error."""
+        return self in (BusyPolicy.SKIP, BusyPolicy.FALLBACK_CPU)
+
 
 class Sharing(IntEnum):
     """Whether a lease has its GPUs for itself."""

@@ -51,7 +51,9 @@ class State:
         self.effects: list[Effect] = []
         # GPUs whose memory someone at the head waits for; told to the sampler when it changes.
         self.wanted_memory: frozenset[str] = frozenset()
+        # Whether waiting clients may have news, and when they were last told.
         self.notices_due = False
+        self.published_at = float("-inf")
         self._interest: Counter[ProcessId] = Counter()
 
     def emit(self, effect: Effect) -> None:

@@ -1,8 +1,9 @@
 """Deadlines: what is to be done when, without a clock.
 
 A timer is named by its kind and the very object it belongs to, so that a late timer can never hit the
-next holder; the arbiter has the table of what each kind does. Setting it again moves it; what was moved or cancelled stays in the
-heap until it surfaces or until the heap is swept, which keeps it within twice the living timers.
+next holder; the arbiter has the table of what each kind does. Setting it again moves it; what was moved
+or cancelled stays in the heap until it surfaces or until the heap is swept, which keeps it within twice
+the living timers.
 """
 
 import heapq

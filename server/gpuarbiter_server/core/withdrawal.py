@@ -106,10 +106,10 @@ def give_up(state: State, ticket: Ticket, now: float) -> None:
     state.record(EventType.FAILED, ticket, detail="its stream is gone and nothing joined", outcome="cancelled")
 
 
-def take_back(state: State, ticket: Ticket, now: float) -> None:
-    """The caller took a waiting request back."""
+def take_back(state: State, ticket: Ticket, now: float, why: str = "taken back while it waited") -> None:
+    """Takes a waiting request back, by its caller's word or for its holder's death."""
     call = ticket.call
     withdraw(state, ticket, now)
-    state.record(EventType.FAILED, ticket, detail="taken back while it waited", outcome="cancelled")
+    state.record(EventType.FAILED, ticket, detail=why, outcome="cancelled")
     if call is not None:
-        state.emit(Failed(call, ArbiterError(ErrorReason.CANCELLED, "the request was taken back while it waited")))
+        state.emit(Failed(call, ArbiterError(ErrorReason.CANCELLED, f"the request is cancelled: {why}")))

@@ -1,0 +1,102 @@
+"""What the machine tells: readings, lost GPUs, processes that came and went."""
+
+from gpuarbiter_server.core import cooldown
+from gpuarbiter_server.core.effects import Recorded
+from gpuarbiter_server.core.ending import finish
+from gpuarbiter_server.core.events import DescendantsSeen, DriverChanged, GpuFailed, ProcessExited, ReadingTaken
+from gpuarbiter_server.core.ledger import Gpu
+from gpuarbiter_server.core.model import EndReason, EventType
+from gpuarbiter_server.core.state import State
+from gpuarbiter_server.core.timers import Clock
+from gpuarbiter_server.core.waitqueue import Ticket
+from gpuarbiter_server.core.withdrawal import take_back
+
+
+def watch_readings(state: State, now: float) -> None:
+    """From the start on: a monitored GPU without a reading counts as stale after a while."""
+    for gpu in state.gpus.values():
+        if gpu.spec.monitored:
+            state.timers.set((Clock.STALE, gpu), now + state.settings.memory.stale_after)
+
+
+def reading_taken(state: State, event: ReadingTaken, now: float) -> None:
+    """A look at a GPU. One that was lost is back with it."""
+    gpu = state.gpus[event.gpu]
+    if gpu.lost is not None:
+        gpu.lost = None
+        state.emit(Recorded(EventType.GPU_RESTORED, gpus=(gpu.key,)))
+        state.ready_again(state.gates.reopened())
+    overused = _overused(gpu)
+    for share in gpu.take(event.reading):
+        if gpu.recovery_awaited:
+            waited = now - (share.ended_at or now)
+            detail = f"after {waited:.3f} s"
+            state.emit(
+                Recorded(
+                    EventType.MEMORY_RECOVERED, lease_id=share.lease_id, gpus=(gpu.key,), waited=waited, detail=detail
+                )
+            )
+    gpu.recovery_awaited = gpu.recovery_awaited and bool(gpu.recovering)
+    for lease_id in _overused(gpu) - overused:
+        lease = state.leases.live[lease_id]
+        state.record(EventType.MEMORY_OVERUSE, lease, detail=f"declared {gpu.shares[lease_id].declared} bytes")
+    cooldown.judge(state, gpu, event.reading, now)
+    state.timers.set((Clock.STALE, gpu), event.reading.time + state.settings.memory.stale_after)
+    if gpu.recovering and state.timers.when((Clock.RECOVERY, gpu)) is None:
+        state.timers.set((Clock.RECOVERY, gpu), now + state.settings.memory.recovery_limit)
+    state.dirty = state.changed = True
+
+
+def readings_overdue(state: State, gpu: Gpu, _now: float) -> None:
+    """The last reading is older than it may be."""
+    gpu.blind()
+    state.dirty = state.changed = True
+
+
+def recovery_overdue(state: State, gpu: Gpu, now: float) -> None:
+    """Memory that is not back by now is not waited for by name any more."""
+    limit = state.settings.memory.recovery_limit
+    gpu.give_up_recovery(now - limit)
+    if gpu.recovering:
+        oldest = min(share.ended_at or now for share in gpu.recovering.values())
+        state.timers.set((Clock.RECOVERY, gpu), oldest + limit)
+    state.dirty = True
+
+
+def gpu_failed(state: State, event: GpuFailed, _now: float) -> None:
+    """A GPU is lost. Its leases go on; nothing new is granted there until it is back."""
+    gpu = state.gpus[event.gpu]
+    if gpu.lost is None:
+        state.emit(Recorded(EventType.GPU_LOST, gpus=(gpu.key,), detail=event.detail))
+    gpu.blind()
+    gpu.lost = event.detail
+    state.timers.cancel((Clock.STALE, gpu))
+    state.dirty = state.changed = True
+
+
+def driver_changed(state: State, event: DriverChanged, _now: float) -> None:
+    """NVML answers, or not."""
+    state.nvml_up = event.up
+    state.changed = True
+
+
+def descendants_seen(state: State, event: DescendantsSeen, _now: float) -> None:
+    """The living descendants of a holder."""
+    state.owners.learn(event.holder, event.descendants)
+
+
+def process_exited(state: State, event: ProcessExited, now: float) -> None:
+    """A process is dead: what it held ends at once, what it waited for is taken out."""
+    process = event.process
+    for lease in [lease for lease in state.leases.live.values() if lease.ticket.process == process]:
+        finish(state, lease, EndReason.HOLDER_DIED, now, detail=f"process {process.pid} is gone")
+    waiting = [held for held in state.calls.values() if isinstance(held, Ticket) and held.process == process]
+    for ticket in waiting:
+        take_back(state, ticket, now, f"its process {process.pid} is gone")
+    cooldown.bury(state, process, now)
+    state.owners.forget(process)
+
+
+def _overused(gpu: Gpu) -> set[str]:
+    """The leases here whose holders were seen to use more than they declared."""
+    return {share.lease_id for share in gpu.shares.values() if share.declared and (share.peak or 0) > share.declared}

@@ -67,4 +67,5 @@ def restart_needed(old: Config, new: Config) -> list[str]:
 def json_schema() -> dict[str, Any]:
     """The JSON schema (2020-12) of the file, for editors; the arbiter itself checks more."""
     schema = Config.model_json_schema(by_alias=True)
+    schema["properties"]["policies"]["additionalProperties"] = False
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "gpu-arbiterd configuration"}

@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from gpuarbiter_server.config import kinds, listen
 from gpuarbiter_server.config.gpus import AutoGpus, Gpus
-from gpuarbiter_server.config.problems import Fault, Rejection
+from gpuarbiter_server.config.problems import Fault, Path, Rejection
 from gpuarbiter_server.config.sections import (
     CORE,
     HistorySection,
@@ -126,7 +126,7 @@ class Config(Section):
             memory=Memory(
                 headroom_bytes=self.memory.headroom,
                 stale_after=self.memory.stale_after,
-                refuse_when_stale=self.memory.on_stale,
+                refuse_when_stale=self.memory.refuse_when_stale,
                 recovery_limit=self.memory.recovery_limit,
             ),
             default_policy=self.defaults.core(),
@@ -152,17 +152,22 @@ class Config(Section):
 
 
 def _policy_faults(config: Config) -> Iterator[Fault]:
-    inherited: Fault | None = None
-    for path in (("defaults",), *(("policies", name) for name in config.policies)):
-        section = config.defaults if path == ("defaults",) else config.policy(path[-1])
-        try:
-            section.core()
-        except PolicyError as error:
-            fault = Fault((), error.value, error.allowed)
-            # A policy that merely inherits the fault of the defaults is not at fault itself.
-            if fault != inherited:
-                yield fault._replace(path=(*path, *error.key.split(".")))
-            inherited = inherited or (fault if path == ("defaults",) else None)
+    defaults = _policy_fault(config.defaults, ("defaults",))
+    if defaults:
+        yield defaults
+    for name in config.policies:
+        fault = _policy_fault(config.policy(name), ("policies", name))
+        # A policy that merely inherits what is wrong with the defaults needs no mending itself.
+        if fault and not (defaults and fault[1:] == defaults[1:]):
+            yield fault
+
+
+def _policy_fault(section: PolicySection, path: Path) -> Fault | None:
+    try:
+        section.core()
+    except PolicyError as error:
+        return Fault((*path, *error.key.split(".")), error.value, error.allowed)
+    return None
 
 
 def _section_faults(config: Config) -> Iterator[Fault]:

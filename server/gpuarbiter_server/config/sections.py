@@ -31,10 +31,25 @@ def restart(default: Any, what: str) -> Any:
     return Field(default, description=what, json_schema_extra={EFFECT: RESTART})
 
 
+def _file_form_schema(schema: dict[str, Any], section: type[BaseModel]) -> None:
+    """Defaults as a file says them, and no titles that repeat the names."""
+    defaults = section().model_dump(by_alias=True)
+    for name, key in schema["properties"].items():
+        key.pop("title", None)
+        if "default" in key:
+            key["default"] = defaults[name]
+
+
+def _overrides_schema(schema: dict[str, Any], section: type[BaseModel]) -> None:
+    _file_form_schema(schema, section)
+    for key in schema["properties"].values():
+        key.pop("default", None)
+
+
 class Section(BaseModel):
     """A mapping with known keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_file_form_schema)
 
 
 class Listen(Section):
@@ -99,19 +114,12 @@ class PolicySection(Section):
         return Policy(**{**own, "memory_bytes": self.memory, "watchdog": watchdog})
 
 
-def _without_defaults(schema: dict[str, Any]) -> None:
-    for key in schema["properties"].values():
-        key.pop("default", None)
-
-
 class PolicyOverrides(PolicySection):
-    """The policy of one task type. What it does not say is as in `defaults`.
+    """The policy of one task type; what it does not say is as in `defaults`."""
 
-    Only what `said()` returns counts: an attribute that was not said has the core's default, not the
-    configured one. `Config.policy()` has the whole.
-    """
-
-    model_config = ConfigDict(json_schema_extra=_without_defaults)
+    # Only what said() returns counts: an attribute that was not said has the core's default, not the
+    # configured one. Config.policy() has the whole.
+    model_config = ConfigDict(json_schema_extra=_overrides_schema)
 
     def said(self) -> dict[str, Any]:
         """What was configured for this task type, in file form."""
@@ -134,8 +142,10 @@ class MemorySection(Section):
     stale_after: kinds.PositiveDuration = live(
         CORE.memory.stale_after, "A reading older than this is stale; at least sampler.interval."
     )
-    on_stale: kinds.RefuseWhenStale = live(
-        CORE.memory.refuse_when_stale, "Without a fresh reading: grant by what leases declared, or refuse."
+    refuse_when_stale: kinds.RefuseWhenStale = live(
+        CORE.memory.refuse_when_stale,
+        "Without a fresh reading: grant by what leases declared, or refuse.",
+        alias="on_stale",
     )
     recovery_limit: kinds.Duration = live(
         CORE.memory.recovery_limit, "How long the memory of a lease that ended is waited for by name."

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 
 from gpuarbiter_server.config.kinds import Kind
-from gpuarbiter_server.config.problems import Fault, Rejection, unknown_key
+from gpuarbiter_server.config.problems import UNKNOWN_KEY, Fault, Rejection, unknown_key
 from gpuarbiter_server.config.units import SIZE_PATTERN, format_size, parse_size
 from gpuarbiter_server.core.model import GpuSpec
 
@@ -117,7 +117,7 @@ def _entry_faults(entry: object, index: str, seen: set[str]) -> Iterator[Fault]:
         return
     for name in entry:
         if name not in _ENTRY_KEYS:
-            yield Fault((index, name), None, unknown_key(name, _ENTRY_KEYS), unknown=True)
+            yield Fault((index, name), None, unknown_key(name, _ENTRY_KEYS), wrong=UNKNOWN_KEY)
     for name, pattern, allowed in (
         ("key", _KEY_PATTERN, "a text such as gpu:0: a letter, then up to 63 letters, digits and _.:/-"),
         ("uuid", _TEXT_PATTERN, "a UUID as nvidia-smi -L shows it"),

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from gpuarbiter_server.config import kinds
 from gpuarbiter_server.config.model import Config
-from gpuarbiter_server.config.problems import Fault, Path, dotted, unknown_key
+from gpuarbiter_server.config.problems import UNKNOWN_KEY, Fault, Path, dotted, unknown_key
 from gpuarbiter_server.config.sections import EFFECT, RESTART, Section
 
 MAX_POLICIES = 256
@@ -83,24 +83,22 @@ def shape_faults(tree: dict[str, Any], section: type[Section] = Config, path: Pa
         here = (*path, name)
         if name not in known:
             del tree[name]
-            yield Fault(here, None, _unknown(name, known, path), unknown=True)
+            yield Fault(here, None, _unknown(name, known, path), wrong=UNKNOWN_KEY)
             continue
         below, each = _below(known[name]), _each(known[name])
-        value = tree[name]
-        if value is None or not (below or each):
+        inner, value = below or each, tree[name]
+        if value is None or not inner:
             continue
         if not isinstance(value, dict):
             del tree[name]
             yield Fault(here, value, f"a mapping with {', '.join(_fields(below)) if below else 'task types'}")
-        elif below:
-            yield from shape_faults(value, below, here)
-        elif each:
-            yield from _entry_faults(value, each, here)
+        else:
+            yield from (shape_faults if below else _entry_faults)(value, inner, here)
 
 
 def _entry_faults(tree: dict[str, Any], each: type[Section], path: Path) -> Iterator[Fault]:
     if len(tree) > MAX_POLICIES:
-        yield Fault(path, f"{len(tree)} entries", f"at most {MAX_POLICIES} task types")
+        yield Fault(path, None, f"at most {MAX_POLICIES} are kept", wrong=f"{len(tree)} task types")
         tree.clear()
     for name in list(tree):
         value, here = tree[name], (*path, name)

@@ -89,7 +89,7 @@ class Stack:
 
 
 def _problem(fault: Fault, source: str) -> Problem:
-    return Problem(dotted(fault.path), fault.value, source, fault.allowed, fault.unknown)
+    return Problem(dotted(fault.path), fault.value, source, fault.allowed, fault.wrong)
 
 
 def _faults(error: ValidationError) -> Iterator[Fault]:

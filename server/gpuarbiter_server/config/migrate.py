@@ -3,7 +3,6 @@
 Law: what comes out loads, and nothing is lost in silence: what has no equivalent is named in a note.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ import yaml
 from gpuarbiter_server.config import tree
 from gpuarbiter_server.config.layers import Layer, Stack
 from gpuarbiter_server.config.problems import ConfigError, Path, Problem, dotted
-from gpuarbiter_server.config.units import format_duration
+from gpuarbiter_server.config.units import MAX_DURATION, format_duration
 
 _SOURCE = "the older configuration"
 _OUTER = "gpuArbiter"
@@ -117,10 +116,12 @@ class _Work:
         if value is None or not name.endswith("Ms"):
             return value
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or value < 0:
+        if not number or not 0 <= value <= MAX_DURATION * 1000:
             path = (*self.outer, *at, name)
             source = Layer(_SOURCE, None, self._old_lines).where(path)
-            self.problems.append(Problem(dotted(path), value, source, "a number of milliseconds, 0 or more"))
+            self.problems.append(
+                Problem(dotted(path), value, source, f"a number of milliseconds, at most {MAX_DURATION * 1000:.0f}")
+            )
             return None
         return format_duration(value / 1000)
 

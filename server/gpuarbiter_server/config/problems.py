@@ -11,6 +11,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+_MAX_LINES = 100
+UNKNOWN_KEY = "unknown key"
+
 # Where a key stands: the names from the top down; positions in a list are numbers as text.
 Path = tuple[str, ...]
 
@@ -25,21 +28,21 @@ class Problem:
 
     # Dotted, as an override names it; empty when it is about the whole.
     key: str
-    # As it was written.
+    # As it was written; None where it does not matter, or may be a secret.
     value: Any
     # A file with its line, an environment variable, a flag, or the like.
     source: str
-    # What may stand there, or what is expected instead.
+    # What may stand there, or what to do instead.
     allowed: str
-    unknown: bool = False
+    # What is wrong, where it is not that the value is not allowed.
+    wrong: str = ""
 
     def __str__(self) -> str:
         """One line."""
-        where = f" ({self.source})" if self.source else ""
-        if self.unknown:
-            return f"{self.key}: unknown key{where}; {self.allowed}"
-        said = f": {shown(self.value)} is not allowed" if self.key else shown(self.value)
-        return f"{self.key}{said}{where}; expected {self.allowed}"
+        key = f"{self.key}: " if self.key else ""
+        if self.wrong:
+            return f"{key}{self.wrong} ({self.source}); {self.allowed}"
+        return f"{key}{shown(self.value)} is not allowed ({self.source}); expected {self.allowed}"
 
 
 class ConfigError(Exception):
@@ -50,10 +53,11 @@ class ConfigError(Exception):
         super().__init__(self.problems)
 
     def __str__(self) -> str:
-        """A heading, and a line for each problem."""
+        """A heading, and a line for each problem, up to a hundred of them."""
         count = len(self.problems)
         heading = f"the configuration has {count} problem{'s' if count != 1 else ''}:"
-        return "\n  ".join((heading, *map(str, self.problems)))
+        more = [f"and {count - _MAX_LINES} more"] if count > _MAX_LINES else []
+        return "\n  ".join((heading, *map(str, self.problems[:_MAX_LINES]), *more))
 
 
 class Fault(NamedTuple):
@@ -62,7 +66,7 @@ class Fault(NamedTuple):
     path: Path
     value: Any
     allowed: str
-    unknown: bool = False
+    wrong: str = ""
 
 
 class Rejection(ValueError):  # noqa: N818 -- it never leaves this room: ConfigError does

@@ -13,7 +13,7 @@ from gpuarbiter_server.config import tree
 from gpuarbiter_server.config.keys import all_keys
 from gpuarbiter_server.config.layers import Layer, Stack
 from gpuarbiter_server.config.model import BUILT_IN_POLICIES, Config
-from gpuarbiter_server.config.problems import Path, Problem, dotted
+from gpuarbiter_server.config.problems import UNKNOWN_KEY, Path, Problem, dotted
 
 PREFIX = "GPU_ARBITER_"
 FLAG = "--set"
@@ -47,7 +47,7 @@ def add_file(stack: Stack, path: FilePath) -> None:
             text = file.read(tree.MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        stack.problems.append(Problem("", source, "", f"a file that can be read: {reason}"))
+        stack.problems.append(Problem("", None, source, reason, wrong="the file cannot be read"))
         return
     read = tree.parse(text, source)
     policies = read.value.get("policies") if isinstance(read.value, dict) else None
@@ -65,9 +65,13 @@ def add_environment(stack: Stack, environ: Mapping[str, str]) -> None:
             continue
         path, source = _path(name, stack), _variable(name)
         if path[0] not in Config.model_fields:
-            stack.problems.append(Problem(dotted(path), None, source, _unknown(name), unknown=True))
+            stack.problems.append(Problem(dotted(path), None, source, _unknown(name), wrong=UNKNOWN_KEY))
         elif path in names:
-            stack.problems.append(Problem(dotted(path), name, source, f"one variable for it; {names[path]} is set too"))
+            stack.problems.append(
+                Problem(
+                    dotted(path), None, source, f"{names[path]} is another; keep one", wrong="two variables for one key"
+                )
+            )
         else:
             names[path] = name
     for path, name in sorted(names.items(), key=lambda item: len(item[0])):
@@ -126,8 +130,10 @@ def _is_kubernetes(name: str, value: str) -> bool:
 
 
 def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name.upper(), [*RESERVED_NAMES, *_variables()], n=1, cutoff=0.75)
-    meant = f"; did you mean {near[0]}?" if near else ""
+    # Without the prefix, which is alike in all of them.
+    known = [full.removeprefix(PREFIX) for full in (*RESERVED_NAMES, *_variables())]
+    near = difflib.get_close_matches(name.upper().removeprefix(PREFIX), known, n=1)
+    meant = f"; did you mean {PREFIX}{near[0]}?" if near else ""
     return f"allowed after {PREFIX}: {', '.join(Config.model_fields).upper()}{meant}"
 
 

@@ -15,7 +15,8 @@ import yaml
 
 from gpuarbiter_server.config.problems import Path, Problem, dotted
 
-MAX_BYTES = 1024**2
+# PyYAML reads about 200 kB a second; a policy takes some 300 bytes.
+MAX_BYTES = 256 * 1024
 _MAX_DEPTH = 24
 _MAX_DIGITS = 40
 
@@ -64,16 +65,21 @@ for _name, (_pattern, _first) in _SCALARS.items():
 class Tree:
     """A text read: its value, the line of each part, and what was wrong with it."""
 
+    source: str
     value: Any = None
     lines: dict[Path, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
+    def refuse(self, path: Path, line: int, wrong: str, allowed: str) -> None:
+        """Notes a problem of the text itself."""
+        self.problems.append(Problem(dotted(path), None, f"{self.source} line {line}", allowed, wrong))
+
 
 def parse(text: str | bytes, source: str, at: Path = ()) -> Tree:
     """Reads YAML, and JSON in all its forms; `at` is the key that the text is the value of."""
-    tree = Tree()
+    tree = Tree(source)
     if len(text) > MAX_BYTES:
-        tree.problems.append(Problem(dotted(at), f"{len(text)} bytes", source, f"at most {MAX_BYTES} bytes"))
+        tree.problems.append(Problem(dotted(at), None, source, f"at most {MAX_BYTES} bytes are read", wrong="too long"))
         return tree
     try:
         root = yaml.compose(text, Loader=_Loader)
@@ -85,7 +91,7 @@ def parse(text: str | bytes, source: str, at: Path = ()) -> Tree:
             tree.problems.append(_syntax_problem(error, source, at))
         return tree
     if root is not None:
-        tree.value = _value(root, at, source, tree)
+        tree.value = _value(root, at, tree)
     return tree
 
 
@@ -117,26 +123,23 @@ def _syntax_problem(error: Exception, source: str, at: Path) -> Problem:
         reason = " ".join(part for part in (error.context, error.problem) if part)
     else:
         line, reason = "", " ".join(str(error).split())
-    return Problem(dotted(at), "what stands there", source + line, f"valid YAML: {reason}")
+    return Problem(dotted(at), None, source + line, reason, wrong="not valid YAML")
 
 
-def _value(node: yaml.Node, path: Path, source: str, tree: Tree) -> Any:
+def _value(node: yaml.Node, path: Path, tree: Tree) -> Any:
     line = node.start_mark.line + 1
     tree.lines[path] = line
 
-    def refuse(value: object, allowed: str, at: Path = path) -> None:
-        tree.problems.append(Problem(dotted(at), value, f"{source} line {line}", allowed))
-
     if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
-        return _mapping(node, path, source, tree)
+        return _mapping(node, path, tree)
     if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
-        return [_value(item, (*path, str(index)), source, tree) for index, item in enumerate(node.value)]
+        return [_value(item, (*path, str(index)), tree) for index, item in enumerate(node.value)]
     kind = node.tag.removeprefix(_TAG)
     if not isinstance(node, yaml.ScalarNode) or not _fits(kind, node.value):
-        refuse(f"tag {node.tag}", "a plain mapping, list, text or number, without a tag")
+        tree.refuse(path, line, f"tag {node.tag}", "write a plain mapping, list, text or number")
         return None
     if kind in ("int", "float") and len(node.value) > _MAX_DIGITS:
-        refuse(node.value, f"at most {_MAX_DIGITS} digits")
+        tree.refuse(path, line, f"a number of {len(node.value)} digits", f"at most {_MAX_DIGITS} are read")
         return None
     return _scalar(kind, node.value)
 
@@ -160,26 +163,19 @@ def _scalar(kind: str, text: str) -> Any:
     return text
 
 
-def _mapping(node: yaml.MappingNode, path: Path, source: str, tree: Tree) -> dict[str, Any]:
+def _mapping(node: yaml.MappingNode, path: Path, tree: Tree) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
         # A key is the text that is written: a task type may be called 7, null or off.
         if not isinstance(key_node, yaml.ScalarNode):
-            tree.problems.append(
-                Problem(dotted(path), "a key that is no text", f"{source} line {line}", "keys that are texts")
-            )
+            tree.refuse(path, line, "a key that is no text", "keys are texts")
             continue
         key = key_node.value
         below = (*path, key)
         if key in made:
-            first = tree.lines[below]
-            tree.problems.append(
-                Problem(
-                    dotted(below), "a second time", f"{source} line {line}", f"each key once; it is on line {first} too"
-                )
-            )
+            tree.refuse(below, line, "a second time in one mapping", f"it is on line {tree.lines[below]} already")
             continue
-        made[key] = _value(value_node, below, source, tree)
+        made[key] = _value(value_node, below, tree)
         tree.lines[below] = line
     return made

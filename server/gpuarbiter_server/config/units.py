@@ -17,7 +17,7 @@ SIZE_FORM = "a size such as 512MiB or 24GiB, or a whole number of bytes"
 _SECONDS = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "d": Decimal(86400)}
 _BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
 # The digits are limited so that no text costs more to read than it is long.
-_NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,6})?"
+_NUMBER = r"[0-9]{1,16}(?:\.[0-9]{1,6})?"
 DURATION_PATTERN = rf"^({_NUMBER})(ms|s|m|h|d)$"
 SIZE_PATTERN = rf"^({_NUMBER})(B|KiB|MiB|GiB|TiB)$"
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from gpuarbiter._version import __version__
 
 if TYPE_CHECKING:
+    from gpuarbiter._aio.admin import AsyncAdmin as AsyncAdmin
     from gpuarbiter._aio.arbiter import AsyncArbiter as AsyncArbiter
     from gpuarbiter._aio.arbiter import AsyncLeaseManager as AsyncLeaseManager
     from gpuarbiter._aio.arbiter import AsyncLeaseOptions as AsyncLeaseOptions
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from gpuarbiter._outcomes import Declined as Declined
     from gpuarbiter._outcomes import FallbackToCpu as FallbackToCpu
     from gpuarbiter._outcomes import Skipped as Skipped
+    from gpuarbiter._sync.admin import Admin as Admin
     from gpuarbiter._sync.arbiter import Arbiter as Arbiter
     from gpuarbiter._sync.arbiter import LeaseManager as LeaseManager
     from gpuarbiter._sync.arbiter import LeaseOptions as LeaseOptions
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
     from gpuarbiter._values import YieldRequest as YieldRequest
 
 _MODULES = {
+    "_aio.admin": ("AsyncAdmin",),
     "_aio.arbiter": ("AsyncArbiter", "AsyncLeaseManager", "AsyncLeaseOptions"),
     "_aio.lease": ("AsyncLease",),
     "_clock": ("now",),
@@ -87,6 +90,7 @@ _MODULES = {
         "WaitTimeout",
     ),
     "_outcomes": ("Declined", "FallbackToCpu", "Skipped"),
+    "_sync.admin": ("Admin",),
     "_sync.arbiter": ("Arbiter", "LeaseManager", "LeaseOptions"),
     "_sync.lease": ("Lease",),
     "_values": ("Blocker", "Fence", "GrantedGpu", "Queued", "Released", "WorkContext", "WorkReport", "YieldRequest"),

@@ -120,7 +120,8 @@ class LeaseRecord:
         """The arbiter says that it ended; True when that is news to the holder."""
         released = _convert.released(message)
         with self._lock:
-            if self.released is None:
+            # While it is being given back, the release has an answer of its own.
+            if self.released is None and not self.closed:
                 self.released = released
         return self.lose(released.reason or "ENDED", message.detail)
 

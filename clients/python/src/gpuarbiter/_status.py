@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+from google.rpc import error_details_pb2, status_pb2
 
 from gpuarbiter._errors import BY_REASON, TRANSPORT_CODES, ArbiterError, ArbiterUnavailable, Unauthenticated, Violation
 
@@ -19,13 +19,17 @@ DETAILS_KEY = "grpc-status-details-bin"
 Trailers = Iterable[tuple[str, str | bytes]]
 
 
-def from_rpc(failure: Any) -> ArbiterError:
-    """The error for a grpc.RpcError of either world; both have code(), details() and trailing_metadata()."""
-    code = getattr(failure, "code", None)
-    if code is None:
-        return ArbiterUnavailable(f"the call failed: {failure}")
+def from_rpc(failure: Any, target: str) -> ArbiterError:
+    """The error for a grpc.RpcError of either world (both have code(), details() and trailing_metadata()).
+
+    Without a reason of the arbiter's, the message names the target: gRPC's own does not always.
+    """
     trailers: Callable[[], Trailers | None] = failure.trailing_metadata
-    return from_status(code().name, failure.details() or "", trailers() or ())
+    code, message = failure.code().name, failure.details() or ""
+    error = from_status(code, message, trailers() or ())
+    if isinstance(error, ArbiterUnavailable) and not error.reason:
+        return ArbiterUnavailable(f"the arbiter at {target} cannot be reached: {message or code}", code=code)
+    return error
 
 
 def from_status(code: str, message: str, trailers: Trailers = ()) -> ArbiterError:

@@ -8,6 +8,7 @@ from typing import Any, Self, Unpack
 import grpc
 
 from gpuarbiter import _clock, _convert, _values
+from gpuarbiter._aio.admin import AsyncAdmin
 from gpuarbiter._aio.asking import AsyncAsking, AsyncGrant
 from gpuarbiter._aio.connection import CALL_SECONDS, AsyncConnection
 from gpuarbiter._aio.lease import RELEASE_SECONDS, AsyncLease
@@ -85,6 +86,11 @@ class AsyncArbiter:
     def address(self) -> str:
         """The gRPC target."""
         return self._connection.target
+
+    @property
+    def admin(self) -> AsyncAdmin:
+        """What operators can ask for."""
+        return AsyncAdmin(self._connection)
 
     def lease(self, task_type: str, **options: Unpack[AsyncLeaseOptions]) -> AsyncLeaseManager:
         """A lease for the length of a with-block; the keywords are those of AsyncLeaseOptions.

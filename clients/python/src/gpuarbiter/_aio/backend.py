@@ -35,8 +35,9 @@ def open_channel(
 class Stream(Generic[M]):
     """A stream of messages from the arbiter, under way."""
 
-    def __init__(self, call: Any) -> None:
+    def __init__(self, call: Any, target: str) -> None:
         self._call = call
+        self._target = target
 
     async def read(self) -> M | None:
         """The next message; None at the end, and when the stream was cancelled from here.
@@ -47,7 +48,7 @@ class Stream(Generic[M]):
         try:
             message = await self._call.read()
         except RpcError as failure:
-            raise _status.from_rpc(failure) from failure
+            raise _status.from_rpc(failure, self._target) from failure
         except asyncio.CancelledError:
             # grpc.aio raises it for a call that was cancelled, too, which is no reason to end this task.
             task = asyncio.current_task()

@@ -12,6 +12,7 @@ from gpuarbiter import _clock, _convert, _values
 from gpuarbiter._errors import ArbiterUnavailable
 from gpuarbiter._options import RequestOptions, refuse_unknown
 from gpuarbiter._outcomes import Declined, FallbackToCpu, Skipped
+from gpuarbiter._sync.admin import Admin
 from gpuarbiter._sync.asking import Asking, Grant
 from gpuarbiter._sync.connection import CALL_SECONDS, Connection
 from gpuarbiter._sync.lease import RELEASE_SECONDS, Lease
@@ -86,6 +87,11 @@ class Arbiter:
     def address(self) -> str:
         """The gRPC target."""
         return self._connection.target
+
+    @property
+    def admin(self) -> Admin:
+        """What operators can ask for."""
+        return Admin(self._connection)
 
     def lease(self, task_type: str, **options: Unpack[LeaseOptions]) -> LeaseManager:
         """A lease for the length of a with-block; the keywords are those of LeaseOptions.

@@ -30,8 +30,9 @@ def open_channel(
 class Stream(Generic[M]):
     """A stream of messages from the arbiter, under way."""
 
-    def __init__(self, call: Any) -> None:
+    def __init__(self, call: Any, target: str) -> None:
         self._call = call
+        self._target = target
         self._cancelled = False
 
     def read(self) -> M | None:
@@ -47,7 +48,7 @@ class Stream(Generic[M]):
         except RpcError as failure:
             if self._cancelled:
                 return None
-            raise _status.from_rpc(failure) from failure
+            raise _status.from_rpc(failure, self._target) from failure
         return message
 
     def cancel(self) -> None:

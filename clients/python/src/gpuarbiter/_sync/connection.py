@@ -52,7 +52,8 @@ class Connection:
     def stream(self, method: str, request: Any, *, seconds: float | None = None, admin: bool = False) -> Any:
         """Starts a call that answers with a stream; `seconds` bounds the whole of it."""
         stub = self._stub(admin_pb2_grpc.GpuArbiterAdminStub if admin else gpu_arbiter_pb2_grpc.GpuArbiterStub)
-        return backend.Stream(getattr(stub, method)(request, metadata=self._metadata(), timeout=seconds))
+        call = getattr(stub, method)(request, metadata=self._metadata(), timeout=seconds)
+        return backend.Stream(call, self.target)
 
     def unary(self, method: str, request: Any, *, seconds: float = CALL_SECONDS, admin: bool = False) -> Any:
         """One call with one answer, within `seconds`.
@@ -64,7 +65,7 @@ class Connection:
         try:
             return getattr(stub, method)(request, metadata=self._metadata(), timeout=seconds)
         except backend.RpcError as failure:
-            raise _status.from_rpc(failure) from failure
+            raise _status.from_rpc(failure, self.target) from failure
 
     def holder(self) -> lease_pb2.Holder:
         """Who asks. Attested anew each time, where a socket is there: a restarted arbiter knows no old ones."""

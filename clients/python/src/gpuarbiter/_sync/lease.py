@@ -27,6 +27,7 @@ from gpuarbiter.v1 import lease_pb2
 logger = logging.getLogger("gpuarbiter")
 
 RELEASE_SECONDS = 5.0
+_LOST_RELEASE_SECONDS = 1.0
 
 
 class Lease:
@@ -242,7 +243,8 @@ class Lease:
             fencing_token=self.fencing_token,
             report=None if report is None else _convert.work_report(report),
         )
-        deadline = _clock.now() + seconds
+        # A lost lease is given back for the case that it is not; that is not worth waiting for.
+        deadline = _clock.now() + (min(seconds, _LOST_RELEASE_SECONDS) if self.lost else seconds)
         while True:
             try:
                 left = max(0.0, deadline - _clock.now())
@@ -259,8 +261,8 @@ class Lease:
         if self.detached:
             self._record.close()
             self._keeper.stop()
-            return
-        self._leave(self._report, seconds)
+        elif not self._record.closed:
+            self._leave(self._report, seconds)
 
     def _leave(self, report: WorkReport | None, seconds: float = RELEASE_SECONDS) -> None:
         try:

@@ -1,0 +1,12 @@
+"""The arbiter that a command talks to."""
+
+import argparse
+import os
+
+from gpuarbiter import Arbiter
+from gpuarbiter._address import TOKEN_VARIABLE
+
+
+def connect(arguments: argparse.Namespace) -> Arbiter:
+    """The arbiter of --address and --token."""
+    return Arbiter(arguments.address, token=arguments.token or os.environ.get(TOKEN_VARIABLE) or None)

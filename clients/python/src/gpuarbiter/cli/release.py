@@ -1,0 +1,36 @@
+"""Ends a lease, or takes a waiting request out of the queue. What has ended already is no error."""
+
+import argparse
+import json
+
+from gpuarbiter._units import format_duration
+from gpuarbiter.cli.output import Messages
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options."""
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--lease-id", help="as `snapshot` shows it")
+    which.add_argument("--request-id", help="of a lease or of a waiting request")
+    parser.add_argument("--fencing-token", type=int, default=0, help="release nothing unless it is the lease's")
+
+
+def run(arguments: argparse.Namespace, messages: Messages) -> int:
+    """Releases, and says how it ended."""
+    from gpuarbiter.cli.client import connect
+
+    with connect(arguments) as arbiter:
+        ended = arbiter.release(
+            lease_id=arguments.lease_id, request_id=arguments.request_id, fencing_token=arguments.fencing_token
+        )
+    facts = {
+        "reason": ended.reason,
+        "heldSeconds": ended.held.total_seconds(),
+        "alreadyEnded": ended.already_ended,
+        "memoryVerdict": ended.memory_verdict,
+        "memoryPeakBytes": ended.memory_peak_bytes,
+    }
+    when = "had ended before" if ended.already_ended else "ended"
+    text = f"{when}: {ended.reason or 'reason not known any more'}, held for {format_duration(ended.held)}"
+    messages.result(json.dumps(facts) if arguments.json else text)
+    return 0

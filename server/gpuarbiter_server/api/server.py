@@ -1,0 +1,141 @@
+"""The gRPC server: which handlers it has, where it listens, and what it expects of connections.
+
+TCP ports are not shared (so_reuseport off), and a Unix socket belongs to whoever holds the lock beside
+it: gRPC itself would let a second server bind either without a word.
+"""
+
+import fcntl
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf import message_factory
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import Message
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from gpuarbiter.v1 import admin_pb2, gpu_arbiter_pb2
+from gpuarbiter_server.api.admin import GpuArbiterAdminService
+from gpuarbiter_server.api.service import GpuArbiterService
+from gpuarbiter_server.api.wire import decoder
+
+_ARBITER: ServiceDescriptor = gpu_arbiter_pb2.DESCRIPTOR.services_by_name["GpuArbiter"]
+_ADMIN: ServiceDescriptor = admin_pb2.DESCRIPTOR.services_by_name["GpuArbiterAdmin"]
+
+# A stopped client is noticed within two seconds; without ping_timeout_ms it takes a minute.
+_OPTIONS = (
+    ("grpc.so_reuseport", 0),
+    ("grpc.keepalive_time_ms", 1000),
+    ("grpc.keepalive_timeout_ms", 1000),
+    ("grpc.http2.ping_timeout_ms", 1000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.min_ping_interval_without_data_ms", 500),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+)
+
+
+class AddressInUseError(Exception):
+    """Another server listens there already."""
+
+
+class GrpcServer:
+    """Serves both services, health and reflection."""
+
+    def __init__(self, arbiter: GpuArbiterService, admin: GpuArbiterAdminService) -> None:
+        self._server = grpc.aio.server(options=_OPTIONS)
+        self._health = health.aio.HealthServicer()
+        self._locks: list[int] = []
+        self._sockets: list[Path] = []
+        self._server.add_generic_rpc_handlers((_handlers(_ARBITER, arbiter), _handlers(_ADMIN, admin)))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (
+            _ARBITER.full_name,
+            _ADMIN.full_name,
+            health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+            reflection.SERVICE_NAME,
+        )
+        reflection.enable_server_reflection(names, self._server)
+
+    def listen_tcp(self, address: str) -> int:
+        """Listens on host:port; returns the port. AddressInUseError when someone does already."""
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise AddressInUseError(_in_use(address)) from error
+        if not port:
+            raise AddressInUseError(_in_use(address))
+        return port
+
+    def listen_unix(self, path: Path) -> None:
+        """Listens on a Unix socket that only this user can reach. AddressInUseError when someone does already."""
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._locks.append(_lock(path))
+        path.unlink(missing_ok=True)
+        before = os.umask(0o177)
+        try:
+            self._server.add_insecure_port(f"unix:{path}")
+        finally:
+            os.umask(before)
+        self._sockets.append(path)
+
+    async def start(self) -> None:
+        """Answers calls from now on."""
+        await self._server.start()
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+
+    async def refuse(self) -> None:
+        """Says that no new work is taken; calls are still answered."""
+        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+
+    async def stop(self, grace: float) -> None:
+        """Ends what still runs after a grace period in seconds, and gives the addresses back."""
+        await self._server.stop(grace)
+        for path in self._sockets:
+            path.unlink(missing_ok=True)
+        for lock in self._locks:
+            os.close(lock)
+
+    async def _set_health(self, status: int) -> None:
+        for name in ("", _ARBITER.full_name, _ADMIN.full_name):
+            await self._health.set(name, status)
+
+
+def _handlers(service: ServiceDescriptor, implementation: object) -> Any:
+    """Handlers for every method of a service, by its descriptor; decoding cannot raise."""
+    methods = {}
+    for method in service.methods:
+        handler: Callable[..., Any] = getattr(implementation, _snake(method.name))
+        kind: type[Message] = message_factory.GetMessageClass(method.input_type)
+        make = {
+            (False, False): grpc.unary_unary_rpc_method_handler,
+            (False, True): grpc.unary_stream_rpc_method_handler,
+            (True, True): grpc.stream_stream_rpc_method_handler,
+        }[method.client_streaming, method.server_streaming]
+        methods[method.name] = make(
+            handler, request_deserializer=decoder(kind), response_serializer=Message.SerializeToString
+        )
+    return grpc.method_handlers_generic_handler(service.full_name, methods)
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
+
+
+def _lock(path: Path) -> int:
+    """Takes the lock beside a socket, for as long as the process lives."""
+    lock = os.open(path.with_name(path.name + ".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise AddressInUseError(_in_use(f"unix:{path}")) from error
+    return lock
+
+
+def _in_use(address: str) -> str:
+    return f"{address} is in use or cannot be bound: does another gpu-arbiterd run there?"

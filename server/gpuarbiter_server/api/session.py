@@ -1,0 +1,215 @@
+"""A session: many calls over one stream, answered by call_id.
+
+Events go to the core in the order in which the calls arrived, and answers come back in the order in
+which the core gave them. When the client's side ends, in whatever way, each of its acquires fares as an
+Acquire whose stream broke.
+"""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable
+
+import grpc
+
+from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
+from gpuarbiter_server.api.acquiring import is_last
+from gpuarbiter_server.api.calls import Intake
+from gpuarbiter_server.api.convert_out import Converter
+from gpuarbiter_server.api.status import Context, abort, to_failure
+from gpuarbiter_server.api.wire import Undecodable, checked
+from gpuarbiter_server.core import effects as fx
+from gpuarbiter_server.core import events as ev
+from gpuarbiter_server.core.errors import ArbiterError, Violation, invalid, unknown_lease
+from gpuarbiter_server.core.events import Call, Caller
+from gpuarbiter_server.core.model import EndReason, Holder
+from gpuarbiter_server.runtime.about import About
+from gpuarbiter_server.runtime.runtime import Runtime
+
+# Ended acquires that a late cancel still finds.
+_REMEMBERED = 1024
+# Answers that may wait to be written before no more calls are read.
+_MOST_UNWRITTEN = 1024
+_EOF = grpc.aio.EOF  # type: ignore[attr-defined]
+
+
+class _Acquire:
+    """An acquire of the session that is not over."""
+
+    __slots__ = ("call", "delivered")
+
+    def __init__(self) -> None:
+        self.call: Call = 0
+        self.delivered = False
+
+
+class Session:
+    """One stream from its open to its end."""
+
+    def __init__(
+        self,
+        context: Context,
+        runtime: Runtime,
+        intake: Intake,
+        convert: Converter,
+        about: About,
+        caller: Caller,
+    ) -> None:
+        self._context = context
+        self._runtime = runtime
+        self._intake = intake
+        self._convert = convert
+        self._about = about
+        self._caller = caller
+        self._holder: Holder | None = None
+        self._acquires: dict[int, _Acquire] = {}
+        # Other calls that wait for their answer.
+        self._open: set[int] = set()
+        self._ended: OrderedDict[int, None] = OrderedDict()
+        # Detached acquires whose Granted is yet to be written; their calls are over for the client then.
+        self._parting: set[_Acquire] = set()
+        # Answers to write, and whose Granted each is.
+        self._outbox: deque[tuple[pb.SessionResponse, _Acquire | None]] = deque()
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._client_done = False
+
+    async def run(self) -> None:
+        """Serves the session to its end."""
+        await self._expect_open()
+        reader = asyncio.create_task(self._read())
+        reader.add_done_callback(self._reader_ended)
+        try:
+            await self._write()
+            error = reader.exception() if reader.done() and not reader.cancelled() else None
+            if isinstance(error, ArbiterError):
+                await abort(self._context, error)
+        finally:
+            reader.cancel()
+            for acquire in (*self._acquires.values(), *self._parting):
+                self._runtime.close(acquire.call, delivered=acquire.delivered)
+
+    # -- in --
+
+    async def _expect_open(self) -> None:
+        """The first message must be open."""
+        first = await self._context.read()
+        try:
+            if first is _EOF:
+                raise invalid(Violation("open", "the session ended before its first message"))
+            message = checked(first)
+            if not isinstance(message, pb.SessionRequest) or message.WhichOneof("call") != "open":
+                raise invalid(Violation("open", "must be the first message of a session"))
+        except ArbiterError as error:
+            await abort(self._context, error)
+        self._holder = self._intake.holder(message.open)
+        self._caller = Caller(self._caller.principal, self._caller.admin, self._holder.client_id)
+        session_id = f"{self._about.instance_id}-s{id(self):x}"
+        opened = pb.SessionOpened(session_id=session_id, instance_id=self._about.instance_id, epoch=self._about.epoch)
+        self._put(pb.SessionResponse(call_id=message.call_id, opened=opened))
+
+    async def _read(self) -> None:
+        """Takes calls until the client's side ends; ArbiterError for a message that cannot be decoded."""
+        while True:
+            while len(self._outbox) > _MOST_UNWRITTEN:
+                self._room.clear()
+                await self._room.wait()
+            message = await self._context.read()
+            if message is _EOF:
+                return
+            if isinstance(message, Undecodable):
+                checked(message)
+            try:
+                self._take(message)
+            except ArbiterError as error:
+                self._put(pb.SessionResponse(call_id=message.call_id, failure=to_failure(error)))
+
+    def _reader_ended(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled():
+            task.exception()  # Looked at by run(); what else broke the stream ends it all the same.
+        self._client_done = True
+        self._wake.set()
+
+    def _take(self, message: pb.SessionRequest) -> None:
+        """One call."""
+        call_id, kind = message.call_id, message.WhichOneof("call")
+        if call_id in self._acquires or call_id in self._open:
+            raise invalid(Violation("call_id", f"{call_id} is in use"))
+        checked(message)
+        if kind == "open":
+            raise invalid(Violation("open", "the session is open already"))
+        if kind == "acquire":
+            self._acquire(call_id, message.acquire)
+        elif kind == "cancel":
+            self._cancel(call_id, message.cancel.acquire_call_id)
+        else:
+            make: Callable[..., ev.Event] = getattr(self._intake, kind)
+            self._ask(call_id, lambda call: make(call, getattr(message, kind), self._caller))
+
+    def _acquire(self, call_id: int, request: pb.AcquireRequest) -> None:
+        who = self._intake.holder(request) if request.HasField("holder") else self._holder
+        if who is None:
+            raise invalid(Violation("acquire.holder", "must be given"))
+        acquire = _Acquire()
+        acquire.call = self._runtime.open(lambda effect: self._tell(call_id, acquire, effect))
+        self._acquires[call_id] = acquire
+        self._runtime.submit(self._intake.acquire(acquire.call, request, who, self._caller.principal))
+
+    def _cancel(self, call_id: int, acquire_call_id: int) -> None:
+        acquire = self._acquires.get(acquire_call_id)
+        if acquire is not None:
+            running = acquire.call
+            self._ask(call_id, lambda call: ev.CancelStream(call, running))
+        elif acquire_call_id in self._ended:
+            self._answer(call_id, fx.Released(0, EndReason.UNSPECIFIED, held=0.0, already_ended=True))
+        else:
+            raise unknown_lease(f"acquire call {acquire_call_id}")
+
+    def _ask(self, call_id: int, make: Callable[[Call], ev.Event]) -> None:
+        """A call with one answer."""
+        self._open.add(call_id)
+        self._runtime.submit(make(self._runtime.open(lambda effect: self._answer(call_id, effect))))
+
+    # -- out --
+
+    def _tell(self, call_id: int, acquire: _Acquire, effect: fx.Effect) -> None:
+        """An event of an acquire."""
+        if isinstance(effect, fx.Failed):
+            response = pb.SessionResponse(call_id=call_id, failure=to_failure(effect.error))
+        else:
+            response = pb.SessionResponse(call_id=call_id, acquire=self._convert.acquire(effect))
+        if is_last(effect):
+            del self._acquires[call_id]
+            if isinstance(effect, fx.Granted):
+                self._parting.add(acquire)
+            self._ended[call_id] = None
+            if len(self._ended) > _REMEMBERED:
+                self._ended.popitem(last=False)
+        self._put(response, acquire if isinstance(effect, fx.Granted) else None)
+
+    def _answer(self, call_id: int, effect: fx.Effect) -> None:
+        """The answer of any other call."""
+        self._open.discard(call_id)
+        if isinstance(effect, fx.Failed):
+            self._put(pb.SessionResponse(call_id=call_id, failure=to_failure(effect.error)))
+        else:
+            self._put(pb.SessionResponse(call_id=call_id, **self._convert.answer(effect)))
+
+    def _put(self, response: pb.SessionResponse, granted: _Acquire | None = None) -> None:
+        self._outbox.append((response, granted))
+        self._wake.set()
+
+    async def _write(self) -> None:
+        """Writes answers until the client's side has ended."""
+        while not self._client_done:
+            self._wake.clear()
+            while self._outbox:
+                response, granted = self._outbox.popleft()
+                await self._context.write(response)
+                self._room.set()
+                if granted is not None:
+                    granted.delivered = True
+                if granted in self._parting:
+                    self._parting.discard(granted)
+                    self._runtime.close(granted.call, delivered=True)
+            if not self._client_done:
+                await self._wake.wait()

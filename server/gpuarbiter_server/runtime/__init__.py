@@ -1,0 +1,1 @@
+"""The one task that owns the core: events in, time, effects out."""

@@ -1,0 +1,188 @@
+"""Owns the core: collects events, handles a turn of them at once, and carries the effects out.
+
+Law: everything here happens on the event loop's thread; threads hand their events over with
+`submit_threadsafe`. A turn handles all events that have arrived and then lets time pass, so that what
+arrived during a stall is read before anything expires. Observers cannot disturb it: what they raise is
+logged and forgotten.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from gpuarbiter_server.core import effects as fx
+from gpuarbiter_server.core.arbiter import Arbiter
+from gpuarbiter_server.core.events import Call, Event, StreamClosed, Tick
+from gpuarbiter_server.core.views import SnapshotView
+from gpuarbiter_server.runtime.machine import Machine
+
+log = logging.getLogger(__name__)
+
+Deliver = Callable[[fx.Effect], None]
+
+# What answers a call for good. A Granted that is final is not among them: its stream still has to say
+# whether it was written.
+_LAST_ANSWERS = (
+    fx.Failed,
+    fx.Declined,
+    fx.Ended,
+    fx.Released,
+    fx.Renewed,
+    fx.Resized,
+    fx.FenceChecked,
+    fx.Drained,
+    fx.Done,
+)
+
+
+class Observer(Protocol):
+    """Reads what happens; influences nothing."""
+
+    def observe(self, recorded: fx.Recorded) -> None:
+        """Something happened."""
+
+
+class Runtime:
+    """The shell around the core."""
+
+    def __init__(
+        self, arbiter: Arbiter, machine: Machine, *, clock: Callable[[], float], observers: Iterable[Observer] = ()
+    ) -> None:
+        self._arbiter = arbiter
+        self._machine = machine
+        self._clock = clock
+        self._observers = list(observers)
+        self._loop = asyncio.get_running_loop()
+        self._inbox: deque[Event] = deque()
+        self._turn_planned = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._calls: dict[Call, Deliver] = {}
+        self._last_call = 0
+        self._changed = asyncio.Event()
+        self._seen_revision = arbiter.revision
+
+    @property
+    def machine(self) -> Machine:
+        """The machine that it runs on."""
+        return self._machine
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody holds or waits for anything."""
+        return self._arbiter.idle
+
+    @property
+    def revision(self) -> int:
+        """Rises with every change of state."""
+        return self._arbiter.revision
+
+    # -- events in --
+
+    def open(self, deliver: Deliver) -> Call:
+        """A new call; its effects go to `deliver`, which must not block or raise."""
+        self._last_call += 1
+        self._calls[self._last_call] = deliver
+        return self._last_call
+
+    def close(self, call: Call, *, delivered: bool) -> None:
+        """The stream of an acquire is over; fine when it had its last answer."""
+        if self._calls.pop(call, None) is not None:
+            self.submit(StreamClosed(call, delivered))
+
+    async def ask(self, make: Callable[[Call], Event]) -> fx.Effect:
+        """Makes a call that has one answer, and waits for it; raises the ArbiterError of a failed one."""
+        answer: asyncio.Future[fx.Effect] = self._loop.create_future()
+        self.submit(make(self.open(lambda effect: None if answer.done() else answer.set_result(effect))))
+        effect = await answer
+        if isinstance(effect, fx.Failed):
+            raise effect.error
+        return effect
+
+    def submit(self, event: Event) -> None:
+        """Something happened."""
+        self._inbox.append(event)
+        if not self._turn_planned:
+            self._turn_planned = True
+            self._loop.call_soon(self._turn)
+
+    def submit_threadsafe(self, event: Event) -> None:
+        """Something happened on another thread; fine after the loop has ended."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.submit, event)
+
+    def start(self) -> None:
+        """Begins to let time pass."""
+        self._set_timer()
+
+    # -- state out --
+
+    def snapshot(self, *, gpus: tuple[str, ...] = (), max_tickets: int = 100) -> SnapshotView:
+        """The state now; ArbiterError UNKNOWN_GPU for a name that is none."""
+        return self._arbiter.snapshot(self._clock(), gpus=gpus, max_tickets=max_tickets)
+
+    async def changed_since(self, revision: int) -> None:
+        """Returns when the state is no longer that of this revision."""
+        while self._arbiter.revision == revision:
+            await self._changed.wait()
+
+    # -- a turn --
+
+    def _turn(self) -> None:
+        self._turn_planned = False
+        arbiter, inbox = self._arbiter, self._inbox
+        wanted: list[fx.Effect] = []
+        while inbox:
+            wanted += arbiter.handle(inbox.popleft(), self._clock())
+        now = self._clock()
+        deadline = arbiter.next_deadline()
+        if deadline is not None and deadline <= now:
+            wanted += arbiter.handle(Tick(), now)
+        for effect in wanted:
+            self._carry_out(effect)
+        self._set_timer()
+        if arbiter.revision != self._seen_revision:
+            self._seen_revision = arbiter.revision
+            self._changed.set()
+            self._changed = asyncio.Event()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        deadline = self._arbiter.next_deadline()
+        if deadline is not None:
+            self._timer = self._loop.call_later(max(0.0, deadline - self._clock()), self._ring)
+
+    def _ring(self) -> None:
+        """Time has passed: a turn, after whatever the loop has read meanwhile."""
+        self._timer = None
+        if not self._turn_planned:
+            self._turn_planned = True
+            self._loop.call_soon(self._turn)
+
+    def _carry_out(self, effect: fx.Effect) -> None:
+        match effect:
+            case fx.Recorded():
+                self._tell_observers(effect)
+            case fx.Watch(process):
+                self._machine.watch(process)
+            case fx.Unwatch(process):
+                self._machine.unwatch(process)
+            case fx.Refresh(gpus):
+                self._machine.refresh(gpus)
+            case fx.SampleFast(gpus):
+                self._machine.sample_fast(gpus)
+            case _:
+                last = isinstance(effect, _LAST_ANSWERS)
+                deliver = self._calls.pop(effect.call, None) if last else self._calls.get(effect.call)
+                if deliver is not None:
+                    deliver(effect)
+
+    def _tell_observers(self, recorded: fx.Recorded) -> None:
+        for observer in self._observers:
+            try:
+                observer.observe(recorded)
+            except Exception:
+                log.exception("an observer failed on %s", recorded.type.name)

@@ -1,4 +1,4 @@
-"""GPUs as the NVIDIA driver shows them, through NVML; the only place that knows pynvml.
+"""GPUs as the NVIDIA driver shows them, through NVML; the only place that imports pynvml.
 
 Law: a query that fails costs its own value; a GPU that is lost costs its own readings; a driver that is gone costs
 all readings, and each comes back by itself, because every later read tries again.
@@ -48,7 +48,13 @@ class NvmlBackend:
         Raises:
             NoDriverError: no library, no driver, or no GPU.
         """
-        calls = NvmlCalls(self.errors)
+        try:
+            # Here and not above: a machine without it can still run this program.
+            import pynvml
+        except ImportError as error:
+            message = f"the package nvidia-ml-py is not installed ({error})"
+            raise NoDriverError(message) from error
+        calls = NvmlCalls(pynvml, self.errors)
         calls.start()
         try:
             found = find_gpus(calls)

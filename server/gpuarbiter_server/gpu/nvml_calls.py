@@ -1,6 +1,6 @@
-"""One NVML call at a time: which errors cost a value, which a GPU, which the driver.
+"""One NVML call at a time.
 
-pynvml is imported when NVML is started, so that a machine without it can still run this program.
+Law: every error is counted, and every error code is sorted here: does it cost a value, a GPU or the driver?
 """
 
 import threading
@@ -24,12 +24,12 @@ ADVICE = {
 
 
 class NvmlCalls:
-    """Calls of pynvml by name, with their errors counted and sorted."""
+    """Calls of `nvml`, the module pynvml, by name, with their errors counted and sorted."""
 
-    def __init__(self, errors: Counter[tuple[str, str]]) -> None:
+    def __init__(self, nvml: ModuleType, errors: Counter[tuple[str, str]]) -> None:
+        self._nvml = nvml
         self._errors = errors
         self._counting = threading.Lock()
-        self._nvml: ModuleType
 
     def start(self) -> None:
         """Loads the library and starts NVML. May hang where the driver does.
@@ -38,14 +38,8 @@ class NvmlCalls:
             NoDriverError: with the reason, and what to do where that is known.
         """
         try:
-            import pynvml
-        except ImportError as error:
-            message = f"the package nvidia-ml-py is not installed ({error})"
-            raise NoDriverError(message) from error
-        self._nvml = pynvml
-        try:
-            pynvml.nvmlInit()
-        except pynvml.NVMLError as error:
+            self._nvml.nvmlInit()
+        except self._nvml.NVMLError as error:
             self._count("nvmlInit", error)
             message = f"NVML does not start: {ADVICE.get(error.value, error)}"
             raise NoDriverError(message) from error

@@ -119,7 +119,7 @@ class _GpuThread:
 class Sampler:
     """Reads the monitored GPUs of one backend, and keeps track of the holders' descendants.
 
-    `deliver` is called from the sampler's threads and must not block. `clock` gives the time that
+    `deliver` is called from the sampler's threads and must neither block nor raise. `clock` gives the time that
     readings carry, taken just before the first query of each. Intervals are seconds from the
     start of one reading to the start of the next. `observe_poll` gets the seconds that each reading took.
     Every method may be called from any thread.

@@ -161,7 +161,7 @@ static int index_of(void *handle) {
     return value / 256 == sessions && (int)(value % 256) < state.count ? (int)(value % 256) : -1;
 }
 
-/* Every call begins here. Holds the lock when it answers SUCCESS. `copy` gets the device as it is now. */
+/* Every call begins here. Holds the lock when it answers SUCCESS. `device` becomes the one that the handle names. */
 static int begin(const char *function, void *handle, Device **device) {
     int index = -1;
     pthread_mutex_lock(&lock);

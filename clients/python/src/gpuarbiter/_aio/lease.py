@@ -255,15 +255,17 @@ class AsyncLease:
                 return reply
             await backend.sleep(FIRST_PAUSE_SECONDS)
 
-    async def close(self, seconds: float = RELEASE_SECONDS) -> None:
+    async def close(self, seconds: float | None = None) -> None:
         """Releases without raising; a detached lease is only left alone, to be found by its request_id."""
         if self.detached:
             self._record.close()
             self._keeper.stop()
-        elif not self._record.closed:
-            await self._leave(self._report, seconds)
+        else:
+            await self._leave(self._report, RELEASE_SECONDS if seconds is None else seconds)
 
-    async def _leave(self, report: WorkReport | None, seconds: float = RELEASE_SECONDS) -> None:
+    async def _leave(self, report: WorkReport | None, seconds: float) -> None:
+        if self._record.closed:  # released already, or in vain
+            return
         try:
             await backend.finish(self._release, report, seconds)
         except (ArbiterError, RuntimeError) as failure:
@@ -278,7 +280,7 @@ class AsyncLease:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._leave(self._report or report_of(error, self._held()))
+        await self._leave(self._report or report_of(error, self._held()), RELEASE_SECONDS)
 
 
 def _left(deadline: float | None) -> timedelta | None:

@@ -256,15 +256,17 @@ class Lease:
                 return reply
             backend.sleep(FIRST_PAUSE_SECONDS)
 
-    def close(self, seconds: float = RELEASE_SECONDS) -> None:
+    def close(self, seconds: float | None = None) -> None:
         """Releases without raising; a detached lease is only left alone, to be found by its request_id."""
         if self.detached:
             self._record.close()
             self._keeper.stop()
-        elif not self._record.closed:
-            self._leave(self._report, seconds)
+        else:
+            self._leave(self._report, RELEASE_SECONDS if seconds is None else seconds)
 
-    def _leave(self, report: WorkReport | None, seconds: float = RELEASE_SECONDS) -> None:
+    def _leave(self, report: WorkReport | None, seconds: float) -> None:
+        if self._record.closed:  # released already, or in vain
+            return
         try:
             backend.finish(self._release, report, seconds)
         except (ArbiterError, RuntimeError) as failure:
@@ -279,7 +281,7 @@ class Lease:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave(self._report or report_of(error, self._held()))
+        self._leave(self._report or report_of(error, self._held()), RELEASE_SECONDS)
 
 
 def _left(deadline: float | None) -> timedelta | None:

@@ -1,0 +1,22 @@
+"""A scripted arbiter for each test, and an environment that says nothing of another one."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from fakes.scripted_arbiter import ScriptedArbiter
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GPU_ARBITER_ADDRESS", "GPU_ARBITER_TOKEN", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def scripted() -> Iterator[ScriptedArbiter]:
+    """A running scripted arbiter."""
+    arbiter = ScriptedArbiter()
+    arbiter.start()
+    yield arbiter
+    arbiter.stop()

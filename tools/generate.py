@@ -13,6 +13,8 @@ from pathlib import Path
 
 from grpc_tools import protoc
 
+from tools.reference import configuration_reference
+
 ROOT = Path(__file__).resolve().parent.parent
 PROTO = ROOT / "proto"
 CLIENT = ROOT / "clients" / "python" / "src"
@@ -43,7 +45,7 @@ def stubs() -> Files:
     return {path: text for path, text in made.items() if not path.stem.endswith("_grpc") or "Stub" in text}
 
 
-GENERATORS: list[Callable[[], Files]] = [stubs]
+GENERATORS: list[Callable[[], Files]] = [stubs, configuration_reference]
 
 
 def stale(files: Files) -> Iterator[Path]:

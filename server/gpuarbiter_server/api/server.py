@@ -48,7 +48,7 @@ class GrpcServer:
 
     def __init__(self, arbiter: GpuArbiterService, admin: GpuArbiterAdminService) -> None:
         self._server = grpc.aio.server(options=_OPTIONS)
-        self._health = health.aio.HealthServicer()
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._locks: list[int] = []
         self._sockets: list[Path] = []
         self._server.add_generic_rpc_handlers((_handlers(_ARBITER, arbiter), _handlers(_ADMIN, admin)))
@@ -116,8 +116,9 @@ def _handlers(service: ServiceDescriptor, implementation: object) -> Any:
             (False, True): grpc.unary_stream_rpc_method_handler,
             (True, True): grpc.stream_stream_rpc_method_handler,
         }[method.client_streaming, method.server_streaming]
+        answer: type[Message] = message_factory.GetMessageClass(method.output_type)
         methods[method.name] = make(
-            handler, request_deserializer=decoder(kind), response_serializer=Message.SerializeToString
+            handler, request_deserializer=decoder(kind), response_serializer=answer.SerializeToString
         )
     return grpc.method_handlers_generic_handler(service.full_name, methods)
 

@@ -1,5 +1,6 @@
 """The configuration in force, and how it changes while the arbiter runs: as a whole, or not at all."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gpuarbiter_server.config import Config, ConfigError, merge_patch, restart_needed
@@ -23,10 +24,11 @@ class Update:
 class LiveConfig:
     """Holds the configuration, and counts its changes from 1."""
 
-    def __init__(self, config: Config, runtime: Runtime) -> None:
+    def __init__(self, config: Config, runtime: Runtime, *, on_change: Callable[[Config], None]) -> None:
         self.config = config
         self.revision = 1
         self._runtime = runtime
+        self._on_change = on_change
 
     def update(self, patch_yaml: str, *, revision: int | None, dry_run: bool) -> Update:
         """Applies a YAML merge patch (RFC 7386); with dry_run only checks it.
@@ -40,6 +42,7 @@ class LiveConfig:
         if not dry_run:
             self.config = changed
             self.revision += 1
+            self._on_change(changed)
             self._runtime.submit(Configure(changed.settings(), detail=f"revision {self.revision}"))
         return Update(changed, self.revision, later)
 

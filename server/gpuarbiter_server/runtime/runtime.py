@@ -14,6 +14,7 @@ from typing import Protocol
 
 from gpuarbiter_server.core import effects as fx
 from gpuarbiter_server.core.arbiter import Arbiter
+from gpuarbiter_server.core.errors import ArbiterError, ErrorReason
 from gpuarbiter_server.core.events import Call, Event, StreamClosed, Tick
 from gpuarbiter_server.core.views import SnapshotView
 from gpuarbiter_server.runtime.machine import Machine
@@ -47,11 +48,9 @@ class Observer(Protocol):
 class Runtime:
     """The shell around the core."""
 
-    def __init__(
-        self, arbiter: Arbiter, machine: Machine, *, clock: Callable[[], float], observers: Iterable[Observer] = ()
-    ) -> None:
+    def __init__(self, arbiter: Arbiter, *, clock: Callable[[], float], observers: Iterable[Observer] = ()) -> None:
         self._arbiter = arbiter
-        self._machine = machine
+        self._machine: Machine
         self._clock = clock
         self._observers = list(observers)
         self._loop = asyncio.get_running_loop()
@@ -62,16 +61,6 @@ class Runtime:
         self._last_call = 0
         self._changed = asyncio.Event()
         self._seen_revision = arbiter.revision
-
-    @property
-    def machine(self) -> Machine:
-        """The machine that it runs on."""
-        return self._machine
-
-    @property
-    def idle(self) -> bool:
-        """Whether nobody holds or waits for anything."""
-        return self._arbiter.idle
 
     @property
     def revision(self) -> int:
@@ -112,9 +101,17 @@ class Runtime:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.submit, event)
 
-    def start(self) -> None:
-        """Begins to let time pass."""
+    def start(self, machine: Machine) -> None:
+        """Begins to let time pass, on this machine."""
+        self._machine = machine
         self._set_timer()
+
+    def hang_up(self) -> None:
+        """The arbiter stops: every stream that is still there ends UNAVAILABLE; the leases are not touched."""
+        error = ArbiterError(ErrorReason.SHUTDOWN, "the arbiter has stopped", retry_after=1.0)
+        for call, deliver in list(self._calls.items()):
+            deliver(fx.Failed(call, error))
+        self._calls.clear()
 
     # -- state out --
 
@@ -126,6 +123,11 @@ class Runtime:
         """Returns when the state is no longer that of this revision."""
         while self._arbiter.revision == revision:
             await self._changed.wait()
+
+    async def until_idle(self) -> None:
+        """Returns when nobody holds or waits for anything."""
+        while not self._arbiter.idle:
+            await self.changed_since(self._arbiter.revision)
 
     # -- a turn --
 

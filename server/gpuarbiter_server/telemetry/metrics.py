@@ -12,7 +12,7 @@ from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 
 from gpuarbiter_server.core.effects import Recorded
-from gpuarbiter_server.core.model import EventType, GpuHealth
+from gpuarbiter_server.core.model import EndReason, EventType, GpuHealth, YieldReason
 from gpuarbiter_server.core.views import GpuView, SnapshotView
 from gpuarbiter_server.telemetry import catalogue as cat
 
@@ -24,7 +24,7 @@ class Metrics:
     """An observer that counts, and a registry that can be scraped."""
 
     def __init__(self, version: str, tasks: Iterable[str], snapshot: Callable[[], SnapshotView]) -> None:
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry(auto_describe=False)
         self._tasks = frozenset(tasks)
         self._acquire = self._counter(cat.ACQUIRE)
@@ -50,29 +50,28 @@ class Metrics:
         gpus = recorded.gpus or (ANY_GPU,)
         match recorded.type:
             case EventType.GRANTED | EventType.DECLINED | EventType.FAILED:
-                for gpu in gpus:
-                    self._acquire.labels(gpu, task, recorded.outcome).inc()
-                if recorded.waited is not None:
-                    outcome = "granted" if recorded.type is EventType.GRANTED else "abandoned"
-                    self._wait.labels(task, outcome).observe(recorded.waited)
+                self._decided(recorded, gpus, task)
             case EventType.ENDED:
-                for gpu in gpus:
-                    self._ends.labels(gpu, task, recorded.end_reason.name.lower()).inc()
+                self._count(self._ends, gpus, task, recorded.end_reason.name.lower())
                 self._hold.labels(task).observe(recorded.held or 0.0)
-                if recorded.end_reason.name == "MAX_HOLD":
-                    self._count_watchdog(gpus, task, "revoke")
+                if recorded.end_reason is EndReason.MAX_HOLD:
+                    self._count(self._watchdog, gpus, task, "revoke")
             case EventType.HOLD_EXCEEDED:
-                self._count_watchdog(gpus, task, "warn")
+                self._count(self._watchdog, gpus, task, "warn")
             case EventType.YIELD_REQUESTED:
-                reason = recorded.yield_reason.name.lower()
-                for gpu in gpus:
-                    self._yields.labels(gpu, task, reason).inc()
-                if reason == "max_hold":
-                    self._count_watchdog(gpus, task, "yield")
+                self._count(self._yields, gpus, task, recorded.yield_reason.name.lower())
+                if recorded.yield_reason is YieldReason.MAX_HOLD:
+                    self._count(self._watchdog, gpus, task, "yield")
 
-    def _count_watchdog(self, gpus: Iterable[str], task: str, action: str) -> None:
+    def _decided(self, recorded: Recorded, gpus: tuple[str, ...], task: str) -> None:
+        self._count(self._acquire, gpus, task, recorded.outcome)
+        if recorded.waited is not None:
+            outcome = "granted" if recorded.type is EventType.GRANTED else "abandoned"
+            self._wait.labels(task, outcome).observe(recorded.waited)
+
+    def _count(self, counter: Counter, gpus: Iterable[str], task: str, what: str) -> None:
         for gpu in gpus:
-            self._watchdog.labels(gpu, task, action).inc()
+            counter.labels(gpu, task, what).inc()
 
     def _counter(self, metric: cat.Metric) -> Counter:
         return Counter(cat.PREFIX + metric.name, metric.help, metric.labels, registry=self.registry)
@@ -177,5 +176,5 @@ def _gauge(metric: cat.Metric, values: Mapping[tuple[str, ...], float | None]) -
 def _info(metric: cat.Metric, values: Iterable[Mapping[str, str]]) -> InfoMetricFamily:
     family = InfoMetricFamily(cat.PREFIX + metric.name, metric.help)
     for facts in values:
-        family.add_metric((), facts)
+        family.add_metric((), dict(facts))
     return family

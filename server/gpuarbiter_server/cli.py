@@ -1,0 +1,139 @@
+"""gpu-arbiterd: serve, and look after the configuration."""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from gpuarbiter_server import __version__, config
+
+_EPILOG = """\
+The configuration comes from the file, then the environment (GPU_ARBITER_…, nested with __), then --set;
+the later wins. `gpu-arbiterd config schema` shows every key, `config show` what is in force.
+
+examples:
+  gpu-arbiterd serve                                   the GPUs that the driver shows
+  gpu-arbiterd serve --set gpus=sim:2x24GiB            two simulated GPUs
+  gpu-arbiterd serve --config /etc/gpu-arbiter.yaml
+  gpu-arbiterd config validate --config new.yaml
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit code: 0, 1 for a problem at run time, 2 for bad usage or configuration."""
+    parsed = _parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = parsed.run
+    try:
+        return run(parsed)
+    except config.ConfigError as error:
+        print(f"gpu-arbiterd: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gpu-arbiterd",
+        description="GpuArbiter: grants leases on the GPUs of this machine over gRPC.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    source = argparse.ArgumentParser(add_help=False)
+    source.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        default=os.environ.get("GPU_ARBITER_CONFIG"),
+        help="the configuration file (YAML or JSON; default: GPU_ARBITER_CONFIG, or none)",
+    )
+    source.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting, such as queue_limit=4; repeatable"
+    )
+    serve = commands.add_parser("serve", parents=[source], help="run the arbiter")
+    serve.set_defaults(run=_serve)
+    _config_commands(commands.add_parser("config", help="show, check or migrate the configuration"), source)
+    return parser
+
+
+def _config_commands(parser: argparse.ArgumentParser, source: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    show = commands.add_parser("show", parents=[source], help="print the configuration in force as YAML")
+    show.set_defaults(run=_show)
+    validate = commands.add_parser("validate", parents=[source], help="check the configuration; exit 2 when it is bad")
+    validate.set_defaults(run=_validate)
+    schema = commands.add_parser("schema", help="print the JSON schema of the configuration file")
+    schema.set_defaults(run=_schema)
+    migrate = commands.add_parser("migrate", help="turn an older camelCase JSON file into today's YAML, on stdout")
+    migrate.add_argument("file", type=Path, metavar="OLD.json")
+    migrate.set_defaults(run=_migrate)
+
+
+def _load(parsed: argparse.Namespace) -> config.Config:
+    return config.load(Path(parsed.config) if parsed.config else None, os.environ, parsed.set)
+
+
+def _serve(parsed: argparse.Namespace) -> int:
+    from gpuarbiter_server import app
+    from gpuarbiter_server.telemetry import logs
+
+    settings = _load(parsed)
+    logs.configure(settings.log_level)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(app.serve(settings, ready=lambda where: _say(f"gpu-arbiterd is ready: {where}")))
+    except app.StartError as error:
+        _say(f"gpu-arbiterd cannot start: {error}", sys.stderr)
+        return 1
+    return 0
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Uvloop's loop, where there is one."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def _show(parsed: argparse.Namespace) -> int:
+    _say(_load(parsed).to_yaml().rstrip())
+    return 0
+
+
+def _validate(parsed: argparse.Namespace) -> int:
+    _load(parsed)
+    _say("the configuration is valid")
+    return 0
+
+
+def _schema(_parsed: argparse.Namespace) -> int:
+    _say(json.dumps(config.json_schema(), indent=2))
+    return 0
+
+
+def _migrate(parsed: argparse.Namespace) -> int:
+    try:
+        old = parsed.file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        _say(f"gpu-arbiterd: {parsed.file} cannot be read: {error}", sys.stderr)
+        return 2
+    migrated = config.migrate_with_notes(old)
+    for note in migrated.notes:
+        _say(f"note: {note}", sys.stderr)
+    _say(migrated.yaml.rstrip())
+    return 0
+
+
+def _say(text: str, stream: TextIO | None = None) -> None:
+    print(text, file=stream or sys.stdout, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

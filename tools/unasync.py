@@ -31,6 +31,7 @@ NAMES = {
     "__anext__": "__next__",
     "aclosing": "closing",
     "anext": "next",
+    "async_until": "until",
 }
 _PROSE = re.compile(r"\b(?:async (?=def|with|for)|await (?=\w))")
 _WORD = re.compile(r"\b\w+\b")

@@ -161,8 +161,14 @@ def history_event(event: HistoryEvent) -> admin_pb2.ListEventsResponse:
         holder=holder(recorded.holder) if recorded.holder else None,
         gpus=recorded.gpus,
         fencing_token=recorded.fencing_token,
-        detail=recorded.detail,
+        detail=_detail(recorded),
     )
+
+
+def _detail(recorded: fx.Recorded) -> str:
+    """What is known of an event beyond its fields: why, and what people are told."""
+    why = [reason.name for reason in (recorded.end_reason, recorded.yield_reason) if reason]
+    return ": ".join(text for text in (" after ".join(why), recorded.detail) if text)
 
 
 def _blockers(views: Iterable[BlockerView]) -> list[lease_pb2.Blocker]:

@@ -34,9 +34,17 @@ $(NODE_STAMP): clients/ts/package-lock.json
 run: $(STAMP)  ## Runs an arbiter with a small workload on it, and shows a live table; Ctrl-C ends it.
 	@$(PYTHON) -m tools.demo
 
-test: $(STAMP)  ## Runs every test; lists what was skipped for want of a tool.
-	@echo "== tests (the ones whose tools are missing are listed at the end)"
-	$(PYTHON) -m pytest
+test: $(STAMP)  ## Runs every test; lists what was skipped for want of a tool. COVERAGE=1 measures as well.
+	@echo "== tests (those whose tools are missing are listed at the end)"
+ifdef COVERAGE
+	rm -f .coverage .coverage.*
+	$(PYTHON) -m coverage run -m pytest -n 2 --dist worksteal
+	$(PYTHON) -m coverage combine --quiet
+	$(PYTHON) -m coverage report --fail-under=95
+	$(PYTHON) -m coverage report --include='*/gpuarbiter_server/core/*' --fail-under=100
+else
+	$(PYTHON) -m pytest -n 2 --dist worksteal
+endif
 
 check: $(STAMP) $(NODE_STAMP)  ## Lint, types, layers, contract, generated code: everything but the tests.
 	$(BIN)/ruff check $(PYTHON_CODE)
@@ -56,8 +64,8 @@ fix: $(STAMP) $(NODE_STAMP)  ## Mends what can be mended: format, lint, generate
 proto: $(STAMP)  ## Regenerates everything generated: stubs, the synchronous client, reference pages.
 	$(PYTHON) -m tools.generate
 
-bench: $(STAMP)  ## Measures against the bare floors, and writes bench/results.md.
-	$(PYTHON) -m bench
+bench: $(STAMP)  ## Measures against the bare floors, and writes bench/results.md. QUICK=1 only shows that it runs.
+	$(PYTHON) -m bench $(if $(QUICK),--quick)
 
 lock: $(STAMP)  ## Locks the dependencies anew.
 	$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --universal --python-version 3.11 --no-emit-package gpu-arbiter-client pyproject.toml -o requirements.txt

@@ -53,9 +53,12 @@ def _work(arbiter: Arbiter, worker: Worker) -> None:
         turn += 1
         hangs = bool(worker.hangs_every) and turn % worker.hangs_every == 0
         # A declined or timed-out request is part of the show; the next turn tries again.
-        with contextlib.suppress(ArbiterError, SimulatedOutOfMemory):
-            with arbiter.lease(worker.task, memory=worker.memory) as lease:
-                _compute(lease, worker, _HANG_SECONDS if hangs else random.expovariate(1 / worker.work))
+        seconds = _HANG_SECONDS if hangs else random.expovariate(1 / worker.work)
+        with (
+            contextlib.suppress(ArbiterError, SimulatedOutOfMemory),
+            arbiter.lease(worker.task, memory=worker.memory) as lease,
+        ):
+            _compute(lease, worker, seconds)
         stop.wait(random.expovariate(1 / worker.rest))
 
 

@@ -1,0 +1,60 @@
+"""`make bench`: runs every measurement, prints one table, and writes it to bench/results.md.
+
+--quick only shows that everything runs; its figures mean nothing and are not written.
+"""
+
+import argparse
+import datetime as dt
+import os
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from bench import decisions, pairs
+
+_RESULTS = Path(__file__).with_name("results.md")
+_HEADINGS = ("measure", "floor", "arbiter", "ratio (median of rounds)")
+
+
+def _machine() -> str:
+    model = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    return f"{os.cpu_count()} × {model}, Linux {platform.release()}"
+
+
+def _table(rows: list[tuple[str, ...]]) -> str:
+    lines = [_HEADINGS, tuple("---" for _ in _HEADINGS), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def main() -> int:
+    """Measures, prints and writes."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    quick = parser.parse_args().quick
+    rows = [*pairs.rows(quick=quick), *decisions.rows(quick=quick)]
+    table = _table(rows)
+    print(table)
+    if not quick:
+        head = (
+            "# Measurements\n\n"
+            f"{dt.datetime.now(dt.UTC):%Y-%m-%d}, {_machine()}, CPython {platform.python_version()}, "
+            f"grpcio {version('grpcio')}, uvloop {version('uvloop')}; written by `make bench`.\n\n"
+            "The floor is a bare grpc.aio + uvloop server that answers the same messages and does nothing else. "
+            "CPU is the server process's own, by the scheduler's accounting; times are medians at the Python "
+            "client. Rounds are interleaved. Metrics on, one configured exclusive GPU, state in memory.\n\n"
+        )
+        _RESULTS.write_text(head + table + "\n")
+        print(f"written to {_RESULTS.name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

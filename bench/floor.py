@@ -1,0 +1,80 @@
+"""The floor: a bare grpc.aio + uvloop server that answers the shapes of the contract and does nothing.
+
+Run as `python -m bench.floor SOCKET`; prints "ready" once it serves.
+"""
+
+import asyncio
+import sys
+
+import grpc
+import uvloop
+
+from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
+from gpuarbiter.v1 import gpu_arbiter_pb2_grpc as bindings
+from gpuarbiter.v1 import lease_pb2
+
+GRANTED = pb.AcquireResponse(
+    granted=pb.Granted(
+        lease=lease_pb2.Lease(
+            lease_id="6b0231a700000-7e448ec1544ba98f",
+            fencing_token=1882514674155520,
+            request_id="6411c79b-2",
+            task_type="BENCH",
+            holder=lease_pb2.Holder(client_id="bench"),
+            gpus=[lease_pb2.GpuGrant(key="gpu:0", uuid="GPU-c6c79426-f118-5bb1-9658-e416b6898574")],
+            visible_devices="GPU-c6c79426-f118-5bb1-9658-e416b6898574",
+            node="node",
+            principal="local",
+        )
+    )
+)
+ENDED = pb.AcquireResponse(ended=pb.Ended(reason=lease_pb2.END_REASON_RELEASED))
+RELEASED = pb.ReleaseResponse(reason=lease_pb2.END_REASON_RELEASED)
+
+
+class Floor(bindings.GpuArbiterServicer):
+    """Answers at once; keeps the order that a stream and its release have, and nothing else."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, asyncio.Future[None]] = {}
+
+    async def Acquire(self, request, context):  # noqa: N802, ANN001 -- the generated base's name
+        """A stream: Granted, and after the release Ended."""
+        done = asyncio.get_running_loop().create_future()
+        self._held[request.request_id] = done
+        await context.write(GRANTED)
+        await done
+        await context.write(ENDED)
+
+    async def Release(self, request, _context):  # noqa: N802, ANN001 -- the generated base's name
+        """The unary half of a pair."""
+        self._held.pop(request.request_id).set_result(None)
+        return RELEASED
+
+    async def Session(self, _requests, context):  # noqa: N802, ANN001 -- the generated base's name
+        """The same over one stream."""
+        opened: dict[str, int] = {}
+        while (message := await context.read()) is not grpc.aio.EOF:
+            kind = message.WhichOneof("call")
+            if kind == "acquire":
+                opened[message.acquire.request_id] = message.call_id
+                await context.write(pb.SessionResponse(call_id=message.call_id, acquire=GRANTED))
+            elif kind == "release":
+                await context.write(pb.SessionResponse(call_id=opened.pop(message.release.request_id), acquire=ENDED))
+                await context.write(pb.SessionResponse(call_id=message.call_id, release=RELEASED))
+            else:
+                await context.write(pb.SessionResponse(call_id=message.call_id, opened=pb.SessionOpened()))
+
+
+async def main() -> None:
+    """Serves until it is killed."""
+    server = grpc.aio.server()
+    bindings.add_GpuArbiterServicer_to_server(Floor(), server)
+    server.add_insecure_port(f"unix:{sys.argv[1]}")
+    await server.start()
+    print("ready", flush=True)
+    await server.wait_for_termination()
+
+
+if __name__ == "__main__":
+    uvloop.run(main())

@@ -8,6 +8,7 @@ their holders where the driver tells memory per process, otherwise by what they 
 that ended counts on until a reading taken after its end has shown what it left behind.
 """
 
+from math import inf
 from typing import TYPE_CHECKING
 
 from gpuarbiter_server.core.model import GpuHealth, GpuReading, GpuSpec, ProcessId
@@ -62,7 +63,7 @@ class Share:
         self.resident = 0
         self.used_before = 0
         # Once the lease has ended: when, and how much of it is still there.
-        self.ended_at: float | None = None
+        self.ended_at = inf
         self.remaining = 0
 
     def observe(self, observed: int) -> None:
@@ -221,7 +222,7 @@ class Gpu:
         self.stale = False
         self.awaiting_first = False
         self.reading_asked = False
-        for share in [s for s in self.departed.values() if s.ended_at is not None and s.ended_at <= reading.time]:
+        for share in [s for s in self.departed.values() if s.ended_at <= reading.time]:
             del self.departed[share.lease_id]
             self.recovering[share.lease_id] = share
         self.settle()
@@ -232,10 +233,11 @@ class Gpu:
             del self.recovering[share.lease_id]
         return back
 
-    def give_up_recovery(self, until: float) -> None:
-        """What ended up to this time and is still there counts as unleased for good."""
-        for share in [s for s in self.recovering.values() if s.ended_at is not None and s.ended_at <= until]:
+    def give_up_recovery(self, now: float, limit: float) -> float | None:
+        """What ended so long ago and is still there counts as unleased for good; returns when to ask again."""
+        for share in [s for s in self.recovering.values() if s.ended_at + limit <= now]:
             del self.recovering[share.lease_id]
+        return min((share.ended_at + limit for share in self.recovering.values()), default=None)
 
     def blind(self) -> None:
         """Readings are overdue: the last unleased figure stands, declarations decide the rest."""

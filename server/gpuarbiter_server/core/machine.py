@@ -29,7 +29,7 @@ def reading_taken(state: State, event: ReadingTaken, now: float) -> None:
     overused = _overused(gpu)
     for share in gpu.take(event.reading):
         if gpu.recovery_awaited:
-            waited = now - (share.ended_at or now)
+            waited = now - share.ended_at
             detail = f"after {waited:.3f} s"
             state.emit(
                 Recorded(
@@ -43,7 +43,7 @@ def reading_taken(state: State, event: ReadingTaken, now: float) -> None:
     cooldown.judge(state, gpu, event.reading, now)
     state.timers.set((Clock.STALE, gpu), event.reading.time + state.settings.memory.stale_after)
     if gpu.recovering and state.timers.when((Clock.RECOVERY, gpu)) is None:
-        state.timers.set((Clock.RECOVERY, gpu), now + state.settings.memory.recovery_limit)
+        recovery_overdue(state, gpu, now)
     state.dirty = state.changed = True
 
 
@@ -55,12 +55,10 @@ def readings_overdue(state: State, gpu: Gpu, _now: float) -> None:
 
 def recovery_overdue(state: State, gpu: Gpu, now: float) -> None:
     """Memory that is not back by now is not waited for by name any more."""
-    limit = state.settings.memory.recovery_limit
-    gpu.give_up_recovery(now - limit)
-    if gpu.recovering:
-        oldest = min(share.ended_at or now for share in gpu.recovering.values())
-        state.timers.set((Clock.RECOVERY, gpu), oldest + limit)
-    state.dirty = True
+    again = gpu.give_up_recovery(now, state.settings.memory.recovery_limit)
+    if again is not None:
+        state.timers.set((Clock.RECOVERY, gpu), again)
+    state.dirty = state.changed = True
 
 
 def gpu_failed(state: State, event: GpuFailed, _now: float) -> None:

@@ -42,7 +42,7 @@ _WORDS = {
 
 def wait_reason(state: State, ticket: Ticket) -> WaitReason:
     """What keeps a waiting request back, apart from order; QUEUE_ORDER when nothing else does."""
-    gate = state.gates.closed(ticket, state.settings.leases_per_client)
+    gate = state.gates.closed(ticket, state.settings)
     if gate is not None:
         return gate.reason
     refuse = state.settings.memory.refuse_when_stale

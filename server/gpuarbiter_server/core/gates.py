@@ -1,20 +1,21 @@
 """What keeps a ticket from taking part in the scheduling, whatever room there is.
 
 A gated ticket never holds others back. The scheduler parks a ticket when it reaches it and finds its
-gate closed; whoever opens the gate gives the parked ones back, so that a crowd behind a closed gate
-costs nothing. Each gate keeps what it parked in the order of the queue.
+gate closed; whoever opens the gate gives parked ones back, as many as can matter, so that a crowd behind
+a closed gate costs nothing. Each gate keeps what it parked in the order of the queue.
 """
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 from gpuarbiter_server.core.model import Identity, WaitReason
 from gpuarbiter_server.core.ordered import OrderedList
+from gpuarbiter_server.core.policy import Settings
 
 if TYPE_CHECKING:
-    from gpuarbiter_server.core.waitqueue import Entry, Ticket
+    from gpuarbiter_server.core.waitqueue import Entry, Lane, Ticket
 
 
 def gather(lists: Iterable[OrderedList["Entry"]]) -> Iterator["Entry"]:
@@ -23,31 +24,62 @@ def gather(lists: Iterable[OrderedList["Entry"]]) -> Iterator["Entry"]:
 
 
 class Gate:
-    """A reason to wait that has nothing to do with room, and who waits for it."""
+    """A reason to wait that has nothing to do with room, and who waits for it, sorted into shelves."""
 
     def __init__(self, reason: WaitReason) -> None:
         self.reason = reason
-        self.parked: OrderedList[Entry] = OrderedList()
+        self._shelves: dict[Hashable, OrderedList[Entry]] = {}
+
+    @property
+    def empty(self) -> bool:
+        """Whether nobody waits here."""
+        return not self._shelves
 
     def park(self, entry: "Entry") -> None:
         """Keeps a ticket."""
-        self.parked.add(entry)
+        self._shelves.setdefault(self._shelf_of(entry[2]), OrderedList()).add(entry)
 
     def drop(self, entry: "Entry") -> None:
         """Lets go of a ticket."""
-        self.parked.remove(entry)
+        name = self._shelf_of(entry[2])
+        self._shelves[name].remove(entry)
+        if not self._shelves[name]:
+            del self._shelves[name]
 
-    def first(self, count: int) -> list["Ticket"]:
-        """The first so many of the parked tickets."""
-        return [entry[2] for entry, _ in zip(self.parked, range(count), strict=False)]
+    def parked(self) -> list["Ticket"]:
+        """Everyone who waits here."""
+        return [entry[2] for shelf in self._shelves.values() for entry in shelf]
+
+    def _shelf_of(self, _ticket: "Ticket") -> Hashable:
+        """Tickets that are let through together, or one after the other."""
+        return None
 
 
 class LimitGate(Gate):
-    """Open while fewer than a limit of its leases are held."""
+    """Open while fewer than a limit of its leases are held.
+
+    A free slot lets the first of each lane through: whoever lacks room holds back its own lane only. When
+    that one turns out to be kept back by another gate, the next of its lane gets the chance.
+    """
 
     def __init__(self) -> None:
         super().__init__(WaitReason.CONCURRENCY_LIMIT)
         self.held = 0
+
+    def closed(self, limit: int) -> bool:
+        """Whether as many leases are held as may be; 0 is without limit."""
+        return 0 < limit <= self.held
+
+    def first(self) -> list["Ticket"]:
+        """The first of each lane."""
+        return [shelf.first()[2] for shelf in self._shelves.values()]
+
+    def first_of(self, lane: "Lane | None") -> list["Ticket"]:
+        """The first of one lane."""
+        return [self._shelves[lane].first()[2]] if lane in self._shelves else []
+
+    def _shelf_of(self, ticket: "Ticket") -> Hashable:
+        return ticket.lane
 
 
 class Group(Gate):
@@ -56,44 +88,33 @@ class Group(Gate):
     def __init__(self) -> None:
         super().__init__(WaitReason.SEQUENCE)
         self._members: Counter[int] = Counter()
-        self._indices: list[int] = []
-        self._by_index: dict[int, OrderedList[Entry]] = {}
+        self._indices: OrderedList[tuple[int]] = OrderedList()
 
     @property
     def lowest(self) -> int | None:
         """The lowest index that waits or is held; None when nothing is left of the group."""
-        while self._indices and not self._members[self._indices[0]]:
-            del self._members[heapq.heappop(self._indices)]
-        return self._indices[0] if self._indices else None
+        return self._indices.first()[0] if self._indices else None
 
     def enter(self, index: int) -> None:
         """A request of this index has come."""
-        if index not in self._members:
-            heapq.heappush(self._indices, index)
+        if not self._members[index]:
+            self._indices.add((index,))
         self._members[index] += 1
 
     def leave(self, index: int) -> list["Ticket"]:
         """A request of this index is done with; returns the tickets whose turn has come."""
         self._members[index] -= 1
-        lowest = self.lowest
-        if lowest is None or lowest not in self._by_index:
-            return []
-        return [entry[2] for entry in self._by_index[lowest]]
+        if not self._members[index]:
+            del self._members[index]
+            self._indices.remove((index,))
+        return [entry[2] for entry in self._shelves.get(self.lowest, ())]
 
-    def park(self, entry: "Entry") -> None:
-        """Keeps a ticket, by its index."""
-        self._by_index.setdefault(_index(entry), OrderedList()).add(entry)
-
-    def drop(self, entry: "Entry") -> None:
-        """Lets go of a ticket."""
-        index = _index(entry)
-        self._by_index[index].remove(entry)
-        if not self._by_index[index]:
-            del self._by_index[index]
+    def _shelf_of(self, ticket: "Ticket") -> Hashable:
+        return _index(ticket)
 
 
-def _index(entry: "Entry") -> int:
-    sequence = entry[2].request.sequence
+def _index(ticket: "Ticket") -> int:
+    sequence = ticket.request.sequence
     return sequence.index if sequence else 0
 
 
@@ -114,21 +135,23 @@ class Gates:
         self._clients: dict[Identity, LimitGate] = {}
         self._groups: dict[GroupKey, Group] = {}
 
-    def closed(self, ticket: "Ticket", leases_per_client: int) -> Gate | None:
+    def closed(self, ticket: "Ticket", settings: Settings) -> Gate | None:
         """The first gate that keeps this ticket back."""
         if ticket.call is None:
             return self.absent
         unavailable = self._unavailable(ticket)
         if unavailable is not None:
             return unavailable
-        sequence = ticket.request.sequence
-        if sequence is not None:
+        if ticket.request.sequence is not None:
             group = self._groups[_group_key(ticket)]
-            if group.lowest is not None and sequence.index > group.lowest:
+            if group.lowest is not None and _index(ticket) > group.lowest:
                 return group
-        return self._limited(self._tasks.get(ticket.request.task_type), ticket.terms.max_concurrent) or self._limited(
-            self._clients.get(ticket.key.identity), leases_per_client
-        )
+        return next((gate for gate, limit in self._limits(ticket, settings) if gate.closed(limit)), None)
+
+    def passed_over(self, ticket: "Ticket", settings: Settings) -> list["Ticket"]:
+        """Who gets the chance of a ticket that has just been parked: the next of its lane at its open gates."""
+        open_ = [gate for gate, limit in self._limits(ticket, settings) if not gate.closed(limit)]
+        return [waiting for gate in open_ for waiting in gate.first_of(ticket.lane)]
 
     def leases_of(self, identity: Identity) -> int:
         """How many leases a client holds."""
@@ -149,7 +172,7 @@ class Gates:
         """A grant was taken back, and its request waits again; returns the tickets that its slots could serve."""
         self._tasks[ticket.request.task_type].held -= 1
         self._clients[ticket.key.identity].held -= 1
-        return self._next_in_line(ticket)
+        return self.stepped_back(ticket)
 
     def ended(self, ticket: "Ticket") -> list["Ticket"]:
         """A lease is over; returns the tickets that need not wait for it any more."""
@@ -158,12 +181,8 @@ class Gates:
         return self.left(ticket)
 
     def left(self, ticket: "Ticket") -> list["Ticket"]:
-        """A request is done with, held or not; returns the tickets whose turn may have come.
-
-        Each free slot of a limit has given one parked ticket back. When that one leaves without taking
-        the slot, the next is given back in its place.
-        """
-        freed = self._next_in_line(ticket)
+        """A request is done with, held or not; returns the tickets whose turn may have come."""
+        freed = self.stepped_back(ticket)
         if ticket.request.sequence is not None:
             key = _group_key(ticket)
             group = self._groups[key]
@@ -172,13 +191,14 @@ class Gates:
                 del self._groups[key]
         return freed
 
-    def _next_in_line(self, ticket: "Ticket") -> list["Ticket"]:
+    def stepped_back(self, ticket: "Ticket") -> list["Ticket"]:
+        """A ticket leaves the slots that it holds, or may have been let through for, to others: returns the next."""
         return _first_of(self._tasks, ticket.request.task_type) + _first_of(self._clients, ticket.key.identity)
 
     def reopened(self) -> list["Ticket"]:
         """Everyone who is parked for want of GPUs in service or because of a limit that may have changed."""
         gates: list[Gate] = [self.draining, self.unhealthy, *self._tasks.values(), *self._clients.values()]
-        return [ticket for gate in gates for ticket in gate.first(len(gate.parked))]
+        return [ticket for gate in gates for ticket in gate.parked()]
 
     def _unavailable(self, ticket: "Ticket") -> Gate | None:
         healthy = sum(gpu.lost is None for gpu in ticket.gpus)
@@ -187,18 +207,24 @@ class Gates:
         in_service = sum(gpu.lost is None and gpu.cordon is None for gpu in ticket.gpus)
         return self.draining if in_service < ticket.request.gpu.count else None
 
-    def _limited(self, gate: LimitGate | None, limit: int) -> LimitGate | None:
-        return gate if gate is not None and limit and gate.held >= limit else None
+    def _limits(self, ticket: "Ticket", settings: Settings) -> Iterator[tuple[LimitGate, int]]:
+        """The limits that this ticket is under, as they are now, where anyone is under them."""
+        task = self._tasks.get(ticket.request.task_type)
+        if task is not None:
+            yield task, settings.policy(ticket.request.task_type).max_concurrent_leases
+        client = self._clients.get(ticket.key.identity)
+        if client is not None:
+            yield client, settings.leases_per_client
 
 
 def _first_of(gates: dict[Name, LimitGate], name: Name) -> list["Ticket"]:
-    """The first that is parked at a gate; a gate that nobody needs is forgotten."""
+    """The first of each lane that is parked at a gate; a gate that nobody needs is forgotten."""
     gate = gates.get(name)
     if gate is None:
         return []
-    if not gate.held and not gate.parked:
+    if not gate.held and gate.empty:
         del gates[name]
-    return gate.first(1)
+    return gate.first()
 
 
 def _group_key(ticket: "Ticket") -> GroupKey:

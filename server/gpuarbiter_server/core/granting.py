@@ -79,9 +79,11 @@ def offer_again(state: State, lease: Lease, now: float) -> None:
 
 def _pass_or_grant(state: State, ticket: Ticket, held: set[str], now: float) -> bool:
     """Whether the ticket is out of the way: parked at its gate, or granted."""
-    gate = state.gates.closed(ticket, state.settings.leases_per_client)
+    gate = state.gates.closed(ticket, state.settings)
     if gate is not None:
         state.queue.park(ticket, gate)
+        for follower in state.gates.passed_over(ticket, state.settings):
+            state.queue.unpark(follower)
         return True
     usable = [gpu for gpu in ticket.gpus if gpu.key not in held] if held else ticket.gpus
     refuse = state.settings.memory.refuse_when_stale

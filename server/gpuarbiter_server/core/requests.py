@@ -234,6 +234,7 @@ def _check_same(before: AcquireRequest, now: AcquireRequest) -> None:
 def _rejoin_queue(state: State, ticket: Ticket, now: float) -> None:
     """The wait goes on where it was, at the place that the newest priority gives."""
     leave_queue(state, ticket)
+    state.ready_again(state.gates.stepped_back(ticket))
     _enqueue(state, ticket)
     _settle_in(state, ticket, now)
     schedule(state, now)

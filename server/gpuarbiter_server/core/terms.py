@@ -27,7 +27,6 @@ class Terms:
     memory_bytes: int
     sharing: Sharing
     placement: Placement
-    max_concurrent: int
     watchdog: Watchdog
 
     @property
@@ -52,6 +51,5 @@ def terms_of(request: AcquireRequest, settings: Settings) -> Terms:
         memory_bytes=request.gpu.memory_bytes or policy.memory_bytes,
         sharing=request.gpu.sharing or policy.sharing,
         placement=request.gpu.placement or settings.placement,
-        max_concurrent=policy.max_concurrent_leases,
         watchdog=policy.watchdog,
     )

@@ -1,0 +1,187 @@
+"""The arbiter inside the test's own loop: real core, real gRPC on loopback, a machine that only takes notes.
+
+Time is real until a test moves it: `advance` makes the arbiter's clock jump, and waits for what the
+jump brings about.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import grpc
+from fakes.polling import async_until
+
+from gpuarbiter.v1 import admin_pb2, admin_pb2_grpc, snapshot_pb2
+from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
+from gpuarbiter.v1 import gpu_arbiter_pb2_grpc as rpc
+from gpuarbiter_server.api.admin import GpuArbiterAdminService
+from gpuarbiter_server.api.calls import Intake
+from gpuarbiter_server.api.convert_out import Converter
+from gpuarbiter_server.api.server import GrpcServer
+from gpuarbiter_server.api.service import GpuArbiterService
+from gpuarbiter_server.config import Config, load
+from gpuarbiter_server.core.arbiter import Arbiter
+from gpuarbiter_server.core.model import GpuSpec, Holder, ProcessId
+from gpuarbiter_server.runtime.about import About
+from gpuarbiter_server.runtime.clock import monotonic, wall
+from gpuarbiter_server.runtime.live_config import LiveConfig
+from gpuarbiter_server.runtime.runtime import Observer, Runtime
+from gpuarbiter_server.store.history import History
+from gpuarbiter_server.telemetry.metrics import Metrics
+
+GIB = 1024**3
+FIRST_TOKEN = 1000
+NODE = "node-1"
+VERSION = "0.0.test"
+
+
+class NotingMachine:
+    """The machine that the runtime runs on: does nothing and keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.watched: set[ProcessId] = set()
+        self.refreshed: list[frozenset[str]] = []
+        self.fast: frozenset[str] = frozenset()
+        # The process of every holder that declares this pid.
+        self.trusted: dict[int, ProcessId] = {}
+
+    def trust(self, holder: Holder) -> ProcessId | None:
+        """Trusts the pids that the test said."""
+        return self.trusted.get(holder.pid)
+
+    def watch(self, process: ProcessId) -> None:
+        """Keeps it."""
+        self.watched.add(process)
+
+    def unwatch(self, process: ProcessId) -> None:
+        """Forgets it."""
+        self.watched.discard(process)
+
+    def refresh(self, gpus: frozenset[str]) -> None:
+        """Keeps it."""
+        self.refreshed.append(gpus)
+
+    def sample_fast(self, gpus: frozenset[str]) -> None:
+        """Keeps it."""
+        self.fast = gpus
+
+
+class MovableClock:
+    """Monotonic seconds that can be made to jump ahead."""
+
+    def __init__(self) -> None:
+        self.offset = 0.0
+
+    def __call__(self) -> float:
+        """Now."""
+        return monotonic() + self.offset
+
+
+class InProcess:
+    """What runs, from the inside and through gRPC."""
+
+    def __init__(self, config: Config, specs: list[GpuSpec], observers: Iterable[Observer]) -> None:
+        self.clock = MovableClock()
+        self.machine = NotingMachine()
+        about = About("instance-1", VERSION, self.clock())
+        self.arbiter = Arbiter(
+            specs,
+            config.settings(),
+            self.clock(),
+            first_token=FIRST_TOKEN,
+            id_key=b"key",
+            instance_id=about.instance_id,
+        )
+        self.history = History(config.history.max_events, wall=wall)
+        self.metrics = Metrics(VERSION, config.policies, lambda: self.runtime.snapshot(max_tickets=1000))
+        self.runtime = Runtime(self.arbiter, clock=self.clock, observers=(self.history, self.metrics, *observers))
+        self.live_config = LiveConfig(config, self.runtime, on_change=lambda _: None)
+        intake = Intake(lambda holder, _token: self.machine.trust(holder))
+        service = GpuArbiterService(self.runtime, intake, Converter(NODE, self.clock), about)
+        self.server = GrpcServer(service, GpuArbiterAdminService(self.runtime, self.live_config, self.history))
+        self.channel: grpc.aio.Channel
+        self.stub: Any
+        self.admin: Any
+        self.port = 0
+
+    def connect(self) -> grpc.aio.Channel:
+        """A connection of its own."""
+        return grpc.aio.insecure_channel(f"127.0.0.1:{self.port}", options=(("grpc.use_local_subchannel_pool", 1),))
+
+    async def advance(self, by: float) -> None:
+        """Lets so many seconds pass at once for the arbiter, and returns when it has drawn the consequences."""
+        self.clock.offset += by
+        self.runtime._ring()
+        await async_until(lambda: not self.runtime._turn_planned)
+
+    async def granted(self, request: pb.AcquireRequest) -> tuple[Any, Any]:
+        """The stream of an Acquire, and its lease: reads on until Granted."""
+        call = self.stub.Acquire(request)
+        async for answer in call:
+            if answer.HasField("granted"):
+                return call, answer.granted.lease
+        raise AssertionError("the stream ended without Granted")
+
+    async def queued(self, request: pb.AcquireRequest) -> tuple[Any, Any]:
+        """The stream of an Acquire that has to wait, and its first Queued."""
+        call = self.stub.Acquire(request)
+        answer = await call.read()
+        assert answer.HasField("queued"), answer
+        return call, answer.queued
+
+    async def snapshot(self, **fields: Any) -> snapshot_pb2.ArbiterSnapshot:
+        """The state as a client sees it."""
+        async for answer in self.stub.Snapshot(pb.SnapshotRequest(**fields)):
+            return answer.snapshot
+        raise AssertionError("there was no snapshot")
+
+    async def events(self, **fields: Any) -> list[admin_pb2.ListEventsResponse]:
+        """The audit trail as a client sees it."""
+        return [event async for event in self.admin.ListEvents(admin_pb2.ListEventsRequest(**fields))]
+
+    async def at_rest(self) -> None:
+        """Returns when no call is open any more: nothing may stay behind when its client is gone."""
+        await async_until(lambda: not self.runtime._calls, f"for {len(self.runtime._calls)} open calls to be closed")
+
+
+def configured(*settings: str) -> Config:
+    """A configuration with some settings, as --set takes them."""
+    return load(None, {}, settings)
+
+
+def gpu_specs(count: int = 1, *, memory_bytes: int = 24 * GIB, monitored: bool = False) -> list[GpuSpec]:
+    """GPUs; monitored ones wait for readings that the test submits."""
+    return [
+        GpuSpec(
+            f"gpu:{index}",
+            index,
+            memory_bytes,
+            uuid=f"GPU-{index:08d}",
+            name="Test GPU",
+            monitored=monitored,
+            source="configured",
+        )
+        for index in range(count)
+    ]
+
+
+@asynccontextmanager
+async def serving(
+    *settings: str, gpus: int = 1, monitored: bool = False, observers: Iterable[Observer] = ()
+) -> AsyncIterator[InProcess]:
+    """A server that answers, with these settings ("cooldown=0s"); at its end nothing of a call may be left."""
+    before = asyncio.all_tasks()
+    arbiter = InProcess(configured(*settings), gpu_specs(gpus, monitored=monitored), observers)
+    async with AsyncExitStack() as stack:
+        arbiter.runtime.start(arbiter.machine)
+        arbiter.port = arbiter.server.listen_tcp("127.0.0.1:0")
+        await arbiter.server.start()
+        stack.push_async_callback(arbiter.server.stop, 0.0)
+        arbiter.channel = await stack.enter_async_context(arbiter.connect())
+        arbiter.stub = rpc.GpuArbiterStub(arbiter.channel)
+        arbiter.admin = admin_pb2_grpc.GpuArbiterAdminStub(arbiter.channel)
+        yield arbiter
+        await arbiter.channel.close()
+        await arbiter.at_rest()
+    await async_until(lambda: asyncio.all_tasks() <= before, f"for {asyncio.all_tasks() - before} to end")

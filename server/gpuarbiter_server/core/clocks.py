@@ -14,7 +14,7 @@ def start_clocks(state: State, lease: Lease, now: float) -> None:
     """Starts the hold, and the ttl where no stream carries the lease."""
     if lease.terms.max_hold:
         set_hold(state, lease, now + lease.terms.max_hold)
-    if lease.call is None or lease.ticket.request.detached:
+    if lease.listener is None:
         start_patience(state, lease, now)
 
 

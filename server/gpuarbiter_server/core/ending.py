@@ -54,8 +54,8 @@ def finish(
     state.disown(lease.ticket.process)
     if lease.call is not None:
         state.calls.pop(lease.call, None)
-        if not lease.ticket.request.detached:
-            state.emit(ended_effect(lease.call, record))
+    if lease.listener is not None:
+        state.emit(ended_effect(lease.listener, record))
     state.record(
         EventType.ENDED,
         lease,

@@ -39,6 +39,7 @@ class Lease:
         "call",
         "granted_at",
         "hold_until",
+        "joined",
         "lease_id",
         "queue_wait",
         "shares",
@@ -54,6 +55,8 @@ class Lease:
         self.ticket = ticket
         # The stream that carries it; None: none does.
         self.call: Call | None = ticket.call
+        # Whether another stream has taken it over: its holder may know of it, whatever that one's Granted came to.
+        self.joined = False
         self.granted_at = now
         self.queue_wait = now - ticket.enqueued_at
         # None: without limit.
@@ -73,12 +76,16 @@ class Lease:
         return tuple(gpu.key for gpu, _ in self.shares)
 
     @property
+    def listener(self) -> Call | None:
+        """The stream that hears of it; a detached one had its last answer with the grant."""
+        return None if self.ticket.request.detached else self.call
+
+    @property
     def state(self) -> LeaseState:
         """Where it is in its life."""
         if self.yields:
             return LeaseState.YIELDING
-        carried = self.call is not None and not self.ticket.request.detached
-        return LeaseState.HELD if carried else LeaseState.DETACHED
+        return LeaseState.DETACHED if self.listener is None else LeaseState.HELD
 
     @property
     def patience(self) -> float:

@@ -49,8 +49,10 @@ def join(state: State, current: Ticket | Lease, event: Acquire, now: float) -> N
     request = event.request
     _check_same(ticket.request, request)
     if current.call is not None:
-        state.calls.pop(current.call, None)
-        state.emit(Failed(current.call, ArbiterError(ErrorReason.SUPERSEDED, "another stream has joined this request")))
+        del state.calls[current.call]
+    if current.listener is not None:
+        error = ArbiterError(ErrorReason.SUPERSEDED, "another stream has joined this request")
+        state.emit(Failed(current.listener, error))
     state.adopt(request.holder.process)
     state.disown(ticket.process)
     before = ticket.terms
@@ -248,6 +250,7 @@ def _rejoin_lease(state: State, lease: Lease, hold_before: float, now: float) ->
         start_patience(state, lease, now)
     else:
         stop_patience(state, lease)
+    lease.joined = True
     if lease.terms.max_hold != hold_before:
         _restart_hold(state, lease, now)
     for _, share in lease.shares:
@@ -286,7 +289,7 @@ def _ticket_left_alone(state: State, ticket: Ticket, now: float) -> None:
 
 def _lease_left_alone(state: State, lease: Lease, *, delivered: bool, now: float) -> None:
     """Keeps a lease that can be joined or renewed; takes a grant back that never reached its holder."""
-    if not delivered:
+    if not (delivered or lease.joined):
         _take_grant_back(state, lease, now)
     elif not lease.patience:
         finish(state, lease, EndReason.DISCONNECTED, now, detail="its stream broke, and nothing can join it")

@@ -21,7 +21,6 @@ class Ticket:
 
     __slots__ = (
         "call",
-        "detail",
         "enqueued_at",
         "entry",
         "gate",
@@ -60,6 +59,11 @@ class Ticket:
         self.told_at = now
         self.told_position = 0
         self.told_reason = WaitReason.UNSPECIFIED
+
+    @property
+    def listener(self) -> Call | None:
+        """The stream that hears of it."""
+        return self.call
 
     @property
     def process(self) -> ProcessId | None:

@@ -61,8 +61,8 @@ def request_yield(
     until = None if grace is None else now + grace
     lease.yields[reason] = PendingYield(detail, until, end_reason)
     set_grace(state, lease)
-    if lease.call is not None and not lease.ticket.request.detached:
-        state.emit(YieldRequested(lease.call, reason, grace, detail))
+    if lease.listener is not None:
+        state.emit(YieldRequested(lease.listener, reason, grace, detail))
     state.record(EventType.YIELD_REQUESTED, lease, detail=detail, yield_reason=reason)
     state.changed = True
 

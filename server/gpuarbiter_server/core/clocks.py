@@ -24,14 +24,14 @@ def stop_clocks(state: State, lease: Lease) -> None:
         state.timers.cancel((clock, lease))
 
 
-def set_hold(state: State, lease: Lease, until: float) -> None:
-    """Moves the moment at which the watchdog acts; what it did before, except asking, is taken back."""
+def set_hold(state: State, lease: Lease, until: float | None) -> None:
+    """Moves the moment at which the watchdog acts (None: never); what it did before, except asking, is taken back."""
     lease.hold_until = until
-    state.timers.set((Clock.HOLD, lease), until)
-    asked = lease.yields.get(YieldReason.MAX_HOLD)
-    if asked is not None:
-        asked.until = None
-    set_grace(state, lease)
+    if until is None:
+        state.timers.cancel((Clock.HOLD, lease))
+    else:
+        state.timers.set((Clock.HOLD, lease), until)
+    call_off(state, lease, YieldReason.MAX_HOLD)
 
 
 def start_patience(state: State, lease: Lease, now: float) -> None:
@@ -53,9 +53,17 @@ def ttl_remaining(state: State, lease: Lease, now: float) -> float | None:
 
 
 def set_grace(state: State, lease: Lease) -> None:
-    """Sets the clock to the earliest end that a yield request threatens with."""
-    pending = lease.pending_yield
-    if pending is not None and pending[1].until is not None:
-        state.timers.set((Clock.GRACE, lease), pending[1].until)
+    """Sets the clock to the earliest end that threatens the lease."""
+    threat = lease.threat
+    if threat is not None and threat[1].until is not None:
+        state.timers.set((Clock.GRACE, lease), threat[1].until)
     else:
         state.timers.cancel((Clock.GRACE, lease))
+
+
+def call_off(state: State, lease: Lease, reason: YieldReason) -> None:
+    """No end follows from a yield request any more; that it was asked stands until the lease ends."""
+    pending = lease.yields.get(reason)
+    if pending is not None:
+        pending.until = None
+        set_grace(state, lease)

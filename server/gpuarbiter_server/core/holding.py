@@ -177,7 +177,7 @@ def _check_token(token: int, claimed: int) -> None:
 
 def _let_go(state: State, lease: Lease, now: float, report: WorkReport | None) -> EndedRecord:
     """The holder's own word."""
-    reason = EndReason.YIELDED if lease.yields else EndReason.RELEASED
+    reason = EndReason.YIELDED if lease.pending_yield else EndReason.RELEASED
     return finish(state, lease, reason, now, report=report)
 
 

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from hashlib import blake2b
 from hmac import compare_digest
+from math import inf
 
 from gpuarbiter_server.core.events import Call
 from gpuarbiter_server.core.ledger import Gpu, Share
@@ -23,13 +24,15 @@ KEPT_RECORDS = 100_000
 class PendingYield:
     """A yield request that stands until the lease ends."""
 
-    __slots__ = ("detail", "end_reason", "until")
+    __slots__ = ("asked", "detail", "end_reason", "until")
 
-    def __init__(self, detail: str, until: float | None, end_reason: EndReason) -> None:
+    def __init__(self, detail: str, until: float | None, end_reason: EndReason, *, asked: bool = True) -> None:
         self.detail = detail
         # When the lease is ended if it is still held; None: it is only asked.
         self.until = until
         self.end_reason = end_reason
+        # False where the policy ends a lease without asking: then its holder hears nothing of it.
+        self.asked = asked
 
 
 class Lease:
@@ -83,7 +86,7 @@ class Lease:
     @property
     def state(self) -> LeaseState:
         """Where it is in its life."""
-        if self.yields:
+        if self.pending_yield is not None:
             return LeaseState.YIELDING
         return LeaseState.DETACHED if self.listener is None else LeaseState.HELD
 
@@ -97,9 +100,14 @@ class Lease:
     @property
     def pending_yield(self) -> tuple[YieldReason, PendingYield] | None:
         """The yield request that ends it soonest; one that only asks comes last."""
-        if not self.yields:
-            return None
-        return min(self.yields.items(), key=lambda item: (item[1].until is None, item[1].until or 0.0))
+        asked = [item for item in self.yields.items() if item[1].asked]
+        return min(asked, key=_soonest, default=None)
+
+    @property
+    def threat(self) -> tuple[YieldReason, PendingYield] | None:
+        """What ends it soonest if it is still held then, asked for or not."""
+        ends = [item for item in self.yields.items() if item[1].until is not None]
+        return min(ends, key=_soonest, default=None)
 
     def peak_bytes(self) -> int | None:
         """The highest observed peak on any of its GPUs."""
@@ -115,6 +123,11 @@ class Lease:
             return MemoryVerdict.OVER
         under = all(peak is not None and 2 * peak < declared for declared, peak in pairs)
         return MemoryVerdict.UNDER if under else MemoryVerdict.WITHIN
+
+
+def _soonest(item: tuple[YieldReason, PendingYield]) -> float:
+    until = item[1].until
+    return inf if until is None else until
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """What operators do: drain and resume GPUs, revoke leases, change settings, shut down."""
 
+from gpuarbiter_server.core.clocks import call_off
 from gpuarbiter_server.core.effects import Done, Drained, Recorded
 from gpuarbiter_server.core.ending import finish
 from gpuarbiter_server.core.errors import ArbiterError, ErrorReason, unknown_lease
@@ -9,7 +10,7 @@ from gpuarbiter_server.core.leases import Lease
 from gpuarbiter_server.core.ledger import Gpu
 from gpuarbiter_server.core.model import EndReason, EventType, WaitReason, YieldReason
 from gpuarbiter_server.core.state import State
-from gpuarbiter_server.core.watchdog import request_yield, take_back_yield
+from gpuarbiter_server.core.watchdog import request_yield
 from gpuarbiter_server.core.withdrawal import refuse, withdraw
 
 
@@ -34,7 +35,7 @@ def resume(state: State, event: Resume, _now: float) -> None:
         gpu.cordon = None
     for lease in _leases_on(state, gpus):
         if all(gpu.cordon is None for gpu, _ in lease.shares):
-            take_back_yield(state, lease, YieldReason.DRAINING)
+            call_off(state, lease, YieldReason.DRAINING)
     state.emit(Recorded(EventType.RESUMED, gpus=tuple(gpu.key for gpu in gpus)))
     state.emit(Done(event.call))
     _service_changed(state)

@@ -265,11 +265,8 @@ def _rejoin_lease(state: State, lease: Lease, hold_before: float, now: float) ->
 
 def _restart_hold(state: State, lease: Lease, now: float) -> None:
     """Another max_hold counts, from the grant on."""
-    if lease.terms.max_hold:
-        set_hold(state, lease, max(now, lease.granted_at + lease.terms.max_hold))
-    else:
-        lease.hold_until = None
-        state.timers.cancel((Clock.HOLD, lease))
+    until = lease.granted_at + lease.terms.max_hold
+    set_hold(state, lease, max(now, until) if lease.terms.max_hold else None)
 
 
 # -- a broken stream --

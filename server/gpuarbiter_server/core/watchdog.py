@@ -28,7 +28,7 @@ def hold_passed(state: State, lease: Lease, now: float) -> None:
     if watchdog.yield_:
         request_yield(state, lease, YieldReason.MAX_HOLD, now, grace=grace, end_reason=EndReason.MAX_HOLD)
     elif grace is not None:
-        lease.yields[YieldReason.MAX_HOLD] = PendingYield("", now + grace, EndReason.MAX_HOLD)
+        lease.yields[YieldReason.MAX_HOLD] = PendingYield("", now + grace, EndReason.MAX_HOLD, asked=False)
         set_grace(state, lease)
 
 
@@ -40,11 +40,12 @@ def patience_passed(state: State, lease: Lease, now: float) -> None:
 
 
 def grace_passed(state: State, lease: Lease, now: float) -> None:
-    """A yield request was ignored past its deadline."""
-    pending = lease.pending_yield
-    if pending is not None:
-        cause, asked = pending
-        finish(state, lease, asked.end_reason, now, detail=asked.detail or "held past the grace period", cause=cause)
+    """A yield request was ignored past its deadline, or there was none and the lease is to end all the same."""
+    threat = lease.threat
+    assert threat is not None, "the clock runs for a threat only"
+    reason, pending = threat
+    cause = reason if pending.asked else YieldReason.UNSPECIFIED
+    finish(state, lease, pending.end_reason, now, detail=pending.detail or "held past the grace period", cause=cause)
 
 
 def request_yield(
@@ -65,10 +66,3 @@ def request_yield(
         state.emit(YieldRequested(lease.listener, reason, grace, detail))
     state.record(EventType.YIELD_REQUESTED, lease, detail=detail, yield_reason=reason)
     state.changed = True
-
-
-def take_back_yield(state: State, lease: Lease, reason: YieldReason) -> None:
-    """The reason to yield is gone: no end follows from it any more."""
-    if lease.yields.pop(reason, None) is not None:
-        set_grace(state, lease)
-        state.changed = True

@@ -44,6 +44,7 @@ def start(state: State, lease: Lease, gpu: Gpu, share: Share, reason: EndReason,
     length = state.settings.cooldown
     if not length or reason in _WITH_WORD or lease.sharing is not Sharing.EXCLUSIVE:
         return
+    end(state, gpu, now, "another lease has ended")
     cooldown = Cooldown(lease.lease_id, now, now + length, share.baseline)
     process = lease.ticket.process
     if process is not None:

@@ -7,7 +7,7 @@ so is all behind it.
 
 import heapq
 
-from gpuarbiter_server.core.admission import choose
+from gpuarbiter_server.core.admission import choose, preference
 from gpuarbiter_server.core.clocks import start_clocks
 from gpuarbiter_server.core.effects import Granted, Refresh, SampleFast
 from gpuarbiter_server.core.explain import wait_reason
@@ -24,6 +24,8 @@ _MEMORY_REASONS = (WaitReason.MEMORY, WaitReason.MEMORY_RECOVERY)
 
 def schedule(state: State, now: float) -> None:
     """Grants whatever can be granted now."""
+    if not state.settings.enabled:
+        _grant_all(state, now)
     held: set[str] = set()
     waits_on_memory: set[str] = set()
     heads = [(lane.ready.first(), number, lane) for number, lane in enumerate(state.queue.lanes) if lane.ready]
@@ -75,6 +77,13 @@ def offer_again(state: State, lease: Lease, now: float) -> None:
         state.calls[lease.call] = lease
         final = lease.ticket.request.detached
         state.emit(Granted(lease.call, lease_view(state, lease, now), final=final))
+
+
+def _grant_all(state: State, now: float) -> None:
+    """The arbiter is disabled: everyone who is there gets whatever their placement prefers."""
+    for ticket in [ticket for ticket in state.queue.in_order() if ticket.call is not None]:
+        gpus = sorted(ticket.gpus, key=preference(ticket.terms.placement, state.turn))
+        grant(state, ticket, gpus[: ticket.request.gpu.count], now)
 
 
 def _pass_or_grant(state: State, ticket: Ticket, held: set[str], now: float) -> bool:

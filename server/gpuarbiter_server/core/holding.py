@@ -77,7 +77,7 @@ def resize(state: State, event: Resize, now: float) -> None:
             share.committed = int(share.peak * PEAK_MARGIN)
         if not wanted and sharing is Sharing.EXCLUSIVE:
             share.committed = max(0, gpu.capacity - gpu.unleased)
-        gpu.exclusive = sharing is Sharing.EXCLUSIVE
+        share.exclusive = sharing is Sharing.EXCLUSIVE
         gpu.settle()
     lease.sharing = sharing
     state.emit(Resized(event.call, lease_view(state, lease, now)))

@@ -35,6 +35,7 @@ class Share:
         "committed",
         "declared",
         "ended_at",
+        "exclusive",
         "lease_id",
         "members",
         "observed",
@@ -50,6 +51,7 @@ class Share:
         self.lease_id = lease_id
         self.declared = declared
         self.committed = declared
+        self.exclusive = False
         # The holder, when the arbiter has proof of its pid.
         self.process = process
         # The request's resident_bytes, for holders without one.
@@ -91,8 +93,6 @@ class Gpu:
         # Whether someone waits for that memory, and has asked for a reading since the last one.
         self.recovery_awaited = False
         self.reading_asked = False
-        # The exclusive lease, if one is here.
-        self.exclusive = False
         self.newest_token = 0
         self.reading: GpuReading | None = None
         self.unleased = 0
@@ -118,6 +118,11 @@ class Gpu:
         self.headroom = min(self.spec.total_bytes, self.spec.reserved_bytes + extra)
 
     # -- figures --
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether an exclusive lease is here."""
+        return any(share.exclusive for share in self.shares.values())
 
     @property
     def capacity(self) -> int:
@@ -202,14 +207,13 @@ class Gpu:
         share.used_before = (self.reading.memory_used_bytes or 0) if self.reading else 0
         if exclusive and not share.declared:
             share.committed = max(0, self.capacity - self.unleased)
+        share.exclusive = exclusive
         self.shares[share.lease_id] = share
-        self.exclusive = exclusive
         self.settle()
 
     def remove(self, lease_id: str, now: float) -> None:
         """A lease is over here; its memory counts on until a reading shows what is left of it."""
         share = self.shares.pop(lease_id)
-        self.exclusive = False
         if self.spec.monitored and not self.stale and self.lost is None and self.reading is not None:
             share.ended_at = now
             self.reading_asked = False

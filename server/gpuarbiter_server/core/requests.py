@@ -4,7 +4,6 @@ What is wrong with a request is found before anything is changed. A request that
 queue and the scheduler runs; only if it was not granted at once does it need a place there.
 """
 
-from gpuarbiter_server.core.admission import preference
 from gpuarbiter_server.core.clocks import set_hold, start_patience, stop_patience
 from gpuarbiter_server.core.effects import Failed, YieldRequested
 from gpuarbiter_server.core.ending import detach_from_gpus, ended_effect, finish
@@ -12,9 +11,8 @@ from gpuarbiter_server.core.errors import ArbiterError, ErrorReason
 from gpuarbiter_server.core.events import Acquire, StreamClosed
 from gpuarbiter_server.core.explain import blockers_of, describe, facts_of, retry_after, wait_reason
 from gpuarbiter_server.core.fairness import order_key
-from gpuarbiter_server.core.granting import grant, offer_again, schedule
+from gpuarbiter_server.core.granting import offer_again, schedule
 from gpuarbiter_server.core.leases import Lease
-from gpuarbiter_server.core.ledger import Gpu
 from gpuarbiter_server.core.model import AcquireRequest, EndReason, EventType, Identity, RequestKey, WaitReason
 from gpuarbiter_server.core.notices import tell
 from gpuarbiter_server.core.state import State
@@ -145,9 +143,6 @@ def _enter(state: State, ticket: Ticket, now: float) -> None:
         state.calls[ticket.call] = ticket
     state.adopt(ticket.process)
     state.gates.enter(ticket)
-    if not state.settings.enabled:
-        grant(state, ticket, _any_gpus(state, ticket), now)
-        return
     _enqueue(state, ticket)
     schedule(state, now)
     if ticket.entry is None:
@@ -175,12 +170,6 @@ def _settle_in(state: State, ticket: Ticket, now: float) -> None:
     """Starts the clock of the wait."""
     if ticket.deadline is not None:
         state.timers.set((Clock.WAIT, ticket), max(now, ticket.deadline))
-
-
-def _any_gpus(state: State, ticket: Ticket) -> list[Gpu]:
-    """What a request gets when the arbiter is disabled: whatever its placement prefers."""
-    preferred = sorted(ticket.gpus, key=preference(ticket.terms.placement, state.turn))
-    return preferred[: ticket.request.gpu.count]
 
 
 def _no_place(state: State, ticket: Ticket, now: float) -> tuple[ArbiterError, WaitReason] | None:

@@ -44,7 +44,7 @@ def memory_obstacle(gpu: Gpu, ticket: Ticket) -> WaitReason | None:
 def choose(gpus: Sequence[Gpu], ticket: Ticket, turn: int, *, refuse_when_stale: bool) -> list[Gpu] | None:
     """As many of these GPUs as the request wants, by its placement; None when too few fit.
 
-    turn: the index of the GPU whose turn it is under round-robin.
+    turn: the number of the GPU whose turn it is under round-robin.
     """
     count = ticket.request.gpu.count
     fitting = [gpu for gpu in gpus if obstacle(gpu, ticket, refuse_when_stale=refuse_when_stale) is None]
@@ -58,7 +58,7 @@ def choose(gpus: Sequence[Gpu], ticket: Ticket, turn: int, *, refuse_when_stale:
 def preference(placement: Placement, turn: int) -> Callable[[Gpu], tuple[int, ...]]:
     """A sort key: the GPU to take first has the smallest."""
     if placement is Placement.BEST_FIT:
-        return lambda gpu: (gpu.admissible, gpu.spec.index)
+        return lambda gpu: (gpu.admissible, gpu.number)
     if placement is Placement.ROUND_ROBIN:
-        return lambda gpu: (gpu.spec.index < turn, gpu.spec.index)
-    return lambda gpu: (len(gpu.shares), -gpu.admissible, gpu.spec.index)
+        return lambda gpu: (gpu.number < turn, gpu.number)
+    return lambda gpu: (len(gpu.shares), -gpu.admissible, gpu.number)

@@ -60,7 +60,7 @@ def grant(state: State, ticket: Ticket, gpus: list[Gpu], now: float) -> None:
         gpu.stats.waited(lease.queue_wait)
         shares.append((gpu, share))
     lease.shares = tuple(shares)
-    state.turn = gpus[-1].spec.index + 1
+    state.turn = gpus[-1].number + 1
     state.gates.granted(ticket)
     state.requests.put(ticket.key, lease)
     start_clocks(state, lease, now)

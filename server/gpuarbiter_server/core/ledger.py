@@ -80,8 +80,10 @@ class Share:
 class Gpu:
     """One GPU: who has it, and what its readings say."""
 
-    def __init__(self, spec: GpuSpec, owners: Owners, memory: Memory) -> None:
+    def __init__(self, spec: GpuSpec, number: int, owners: Owners, memory: Memory) -> None:
         self.spec = spec
+        # Its place among the GPUs of this arbiter; MIG instances share the index of their GPU.
+        self.number = number
         self.key = spec.key
         self._owners = owners
         self.headroom = 0

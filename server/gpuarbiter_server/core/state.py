@@ -29,7 +29,7 @@ class State:
         self.settings = settings
         self.instance_id = instance_id
         self.owners = Owners()
-        self.gpus = {spec.key: Gpu(spec, self.owners, settings.memory) for spec in specs}
+        self.gpus = {spec.key: Gpu(spec, n, self.owners, settings.memory) for n, spec in enumerate(specs)}
         self._names = _names(self.gpus.values())
         self.queue = WaitQueue()
         self.gates = Gates()

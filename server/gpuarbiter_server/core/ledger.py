@@ -205,7 +205,7 @@ class Gpu:
         share.baseline = self.processes_now()
         share.resident = self._by_holder.get(share.process, 0) if share.process else share.stand_in
         for earlier in [s for s in self.departed.values() if s.process and s.process == share.process]:
-            del self.departed[earlier.lease_id]
+            self._dismiss(earlier)
         share.used_before = (self.reading.memory_used_bytes or 0) if self.reading else 0
         if exclusive and not share.declared:
             share.committed = max(0, self.capacity - self.unleased)
@@ -220,6 +220,9 @@ class Gpu:
             share.ended_at = now
             self.reading_asked = False
             self.departed[lease_id] = share
+            if share.process is not None:
+                # What it still shows stays attributed to it.
+                self._owners.add(share.process)
         self.settle()
 
     def take(self, reading: GpuReading) -> list[Share]:
@@ -229,11 +232,11 @@ class Gpu:
         self.awaiting_first = False
         self.reading_asked = False
         for share in [s for s in self.departed.values() if s.ended_at <= reading.time]:
-            del self.departed[share.lease_id]
+            self._dismiss(share)
             self.recovering[share.lease_id] = share
         self.settle()
         for share in self.recovering.values():
-            share.remaining = self._left_behind(share)
+            share.remaining = self._left_behind(share, reading)
         back = [share for share in self.recovering.values() if share.remaining <= _NEGLIGIBLE]
         for share in back:
             del self.recovering[share.lease_id]
@@ -249,8 +252,15 @@ class Gpu:
         """Readings are overdue: the last unleased figure stands, declarations decide the rest."""
         self.stale = True
         self.awaiting_first = False
-        self.departed.clear()
+        for share in list(self.departed.values()):
+            self._dismiss(share)
         self.recovering.clear()
+
+    def _dismiss(self, share: Share) -> None:
+        """An ended lease does not count any more."""
+        del self.departed[share.lease_id]
+        if share.process is not None:
+            self._owners.drop(share.process)
 
     # -- attribution --
 
@@ -260,12 +270,13 @@ class Gpu:
         if used is None or self.stale:
             return
         here = [*self.shares.values(), *self.departed.values()]
-        by_pid = [share for share in here if share.process is not None] if self._measures() else []
-        by_word = [share for share in here if share not in by_pid]
+        measured = self._measures()
+        by_pid = [share for share in here if measured and share.process is not None]
+        by_word = [share for share in here if not measured or share.process is None]
         self._attribute()
         rest = used - sum(self._observe(by_pid).values())
         claimed = sum(share.declared or share.committed for share in by_word)
-        outsiders = self._outsiders(by_word) if by_word else 0
+        outsiders = self._outsiders(here, by_word) if by_word else 0
         self.unleased = max(0, rest - min(claimed, max(0, rest - outsiders)))
 
     def _measures(self) -> bool:
@@ -304,15 +315,15 @@ class Gpu:
                 mate.observe(total * weight // sum(weights))
         return attributed
 
-    def _outsiders(self, by_word: list[Share]) -> int:
-        """Memory of processes that were here before every lease that has no pid to go by.
+    def _outsiders(self, here: list[Share], by_word: list[Share]) -> int:
+        """Memory of others that was here before every lease that has no pid to go by.
 
         Such a lease may claim what it declared, but not what was there before it came.
         """
         reading = self.reading
         if reading is None or reading.processes is None:
             return 0
-        leased = {share.process for share in self.shares.values() if share.process is not None}
+        leased = {share.process for share in here if share.process is not None}
         before = frozenset.intersection(*(share.baseline for share in by_word))
         strangers = sum(
             seen.used_bytes or 0
@@ -321,11 +332,8 @@ class Gpu:
         )
         return max(0, strangers - sum(share.stand_in for share in by_word))
 
-    def _left_behind(self, share: Share) -> int:
+    def _left_behind(self, share: Share, reading: GpuReading) -> int:
         """What the latest reading still shows of an ended lease."""
-        reading = self.reading
-        if reading is None:
-            return 0
         if reading.processes is None or not self._measures():
             return max(0, (reading.memory_used_bytes or 0) - share.used_before)
         if share.process is not None:

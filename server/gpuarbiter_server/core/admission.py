@@ -31,13 +31,14 @@ def memory_obstacle(gpu: Gpu, ticket: Ticket) -> WaitReason | None:
     What the requester's own processes hold already is part of its declaration; where they hold more
     than they declared, that counts.
     """
-    if not ticket.terms.memory_bytes:
+    declared, stand_in = ticket.terms.memory_bytes, ticket.request.gpu.resident_bytes
+    if not declared:
         return None
-    resident = gpu.resident_of(ticket.process, ticket.request.gpu.resident_bytes)
-    room = gpu.room(resident)
-    if ticket.terms.memory_bytes <= room:
+    needed = gpu.counted_at(ticket.process, stand_in, declared)
+    room = gpu.room(gpu.resident_of(ticket.process, stand_in))
+    if needed <= room:
         return None
-    recovers = ticket.terms.memory_bytes <= room + gpu.recoverable
+    recovers = needed <= room + gpu.recoverable
     return WaitReason.MEMORY_RECOVERY if recovers else WaitReason.MEMORY
 
 

@@ -34,7 +34,7 @@ def memory_obstacle(gpu: Gpu, ticket: Ticket) -> WaitReason | None:
     declared, stand_in = ticket.terms.memory_bytes, ticket.request.gpu.resident_bytes
     if not declared:
         return None
-    needed = gpu.counted_at(ticket.process, stand_in, declared)
+    needed = gpu.need_of(ticket.process, stand_in, declared)
     room = gpu.room(gpu.resident_of(ticket.process, stand_in))
     if needed <= room:
         return None

@@ -191,14 +191,13 @@ class Gpu:
         self._attribute()
         return min(self._by_holder.get(process, 0), self.unleased)
 
-    def counted_at(self, process: ProcessId | None, stand_in: int, declared: int) -> int:
-        """What a lease of this declaration would be counted at: more, where its holder holds more already."""
+    def need_of(self, process: ProcessId | None, stand_in: int, declared: int) -> int:
+        """What a lease of this declaration needs: more than that, where its holder holds more already."""
         if process is None or not self._measures():
             return max(declared, min(stand_in, self.unleased))
         self._attribute()
         mates = sum(share.declared or 1 for share in self.shares.values() if share.process == process)
-        observed = self._by_holder.get(process, 0) * declared // (declared + mates)
-        return declared if observed <= declared else max(declared, int(observed * PEAK_MARGIN))
+        return max(declared, self._by_holder.get(process, 0) * declared // (declared + mates))
 
     def owners(self) -> tuple[tuple[ProcessId, str], ...]:
         """The lease that each process on the GPU belongs to."""

@@ -1,11 +1,13 @@
 """The cooldown of a GPU: an exclusive lease ended without its holder's word, and who knows what still runs.
 
 It ends with proof that the lease's processes are gone, or with time. Proof is a reading taken after the
-end that shows no process which was not there before the lease; where readings list no processes, it is
-the kernel's word that the holder and all its descendants are dead. Until a first such reading is in
-(milliseconds: it is asked for at once) the GPU is held back silently; only if it shows someone is the
-cooldown announced.
+end that shows no process which was not there before the lease; where readings list no processes, or there
+are none, it is the kernel's word that the holder and all its descendants are dead. Until a first such
+reading is in (milliseconds: it is asked for at once) the GPU is held back silently; only if it shows
+someone, or none comes, is the cooldown announced.
 """
+
+from collections.abc import Iterable
 
 from gpuarbiter_server.core.effects import Recorded, Refresh
 from gpuarbiter_server.core.leases import Lease
@@ -21,18 +23,24 @@ _WITH_WORD = (EndReason.RELEASED, EndReason.YIELDED, EndReason.GPU_LOST)
 class Cooldown:
     """A cooldown that runs on one GPU."""
 
-    __slots__ = ("_until", "announced", "baseline", "by_reading", "family", "lease_id", "since")
+    __slots__ = ("_until", "announced", "baseline", "by_reading", "family", "holder_known", "lease_id", "since")
 
     def __init__(self, lease_id: str, since: float, until: float, baseline: frozenset[ProcessId]) -> None:
         self.lease_id = lease_id
         self.since = since
         self._until = until
         self.baseline = baseline
-        # Whether readings can prove its end; otherwise the family can.
+        # Whether readings can prove its end; otherwise the family can, where the holder is known.
         self.by_reading = False
+        self.holder_known = False
         # The processes of the holder that are not known to be dead.
         self.family: set[ProcessId] = set()
         self.announced = False
+
+    @property
+    def proved(self) -> bool:
+        """Whether the kernel has told of the death of every process that is known of."""
+        return self.holder_known and not self.family
 
     def remaining(self, now: float) -> float | None:
         """Seconds until it ends by itself; None while it is only being checked."""
@@ -48,11 +56,12 @@ def start(state: State, lease: Lease, gpu: Gpu, share: Share, reason: EndReason,
     cooldown = Cooldown(lease.lease_id, now, now + length, share.baseline)
     process = lease.ticket.process
     if process is not None:
+        cooldown.holder_known = True
         cooldown.family = state.owners.family(process)
         if reason is EndReason.HOLDER_DIED:
             cooldown.family.discard(process)
     cooldown.by_reading = gpu.sees_processes
-    if not cooldown.by_reading and process is not None and not cooldown.family:
+    if not cooldown.by_reading and cooldown.proved:
         return
     gpu.cooldown = cooldown
     for member in cooldown.family:
@@ -67,15 +76,36 @@ def start(state: State, lease: Lease, gpu: Gpu, share: Share, reason: EndReason,
 def judge(state: State, gpu: Gpu, reading: GpuReading, now: float) -> None:
     """Ends or announces a cooldown by a reading."""
     cooldown = gpu.cooldown
-    if cooldown is None or not cooldown.by_reading or reading.time < cooldown.since:
+    if cooldown is None or reading.time < cooldown.since:
         return
     if reading.processes is None:
-        cooldown.by_reading = False
-        _announce(state, gpu, cooldown)
+        go_blind(state, gpu, now)
     elif any(seen.process not in cooldown.baseline for seen in reading.processes):
         _announce(state, gpu, cooldown)
     else:
         end(state, gpu, now, "its processes are gone from the GPU")
+
+
+def go_blind(state: State, gpu: Gpu, now: float) -> None:
+    """No reading shows who is on the GPU: only the kernel's word, or time, ends a cooldown."""
+    cooldown = gpu.cooldown
+    if cooldown is None:
+        return
+    cooldown.by_reading = False
+    if cooldown.proved:
+        end(state, gpu, now, "its processes are dead")
+    else:
+        _announce(state, gpu, cooldown)
+
+
+def extend(state: State, parent: ProcessId, descendants: Iterable[ProcessId]) -> None:
+    """These descend from a process: cooldowns that wait for that one's end wait for theirs too."""
+    for gpu in state.gpus.values():
+        cooldown = gpu.cooldown
+        if cooldown is not None and parent in cooldown.family:
+            for process in set(descendants) - cooldown.family:
+                cooldown.family.add(process)
+                state.watch(process)
 
 
 def bury(state: State, process: ProcessId, now: float) -> None:
@@ -88,7 +118,7 @@ def bury(state: State, process: ProcessId, now: float) -> None:
         state.unwatch(process)
         if cooldown.by_reading:
             state.emit(Refresh(frozenset({gpu.key})))
-        elif not cooldown.family:
+        elif cooldown.proved:
             end(state, gpu, now, "its processes are dead")
 
 

@@ -8,7 +8,6 @@ from gpuarbiter_server.core.ledger import Gpu
 from gpuarbiter_server.core.model import EndReason, EventType
 from gpuarbiter_server.core.state import State
 from gpuarbiter_server.core.timers import Clock
-from gpuarbiter_server.core.waitqueue import Ticket
 from gpuarbiter_server.core.withdrawal import take_back
 
 
@@ -41,15 +40,20 @@ def reading_taken(state: State, event: ReadingTaken, now: float) -> None:
         lease = state.leases.live[lease_id]
         state.record(EventType.MEMORY_OVERUSE, lease, detail=f"declared {gpu.shares[lease_id].declared} bytes")
     cooldown.judge(state, gpu, event.reading, now)
-    state.timers.set((Clock.STALE, gpu), event.reading.time + state.settings.memory.stale_after)
+    overdue_at = event.reading.time + state.settings.memory.stale_after
+    state.timers.set((Clock.STALE, gpu), overdue_at)
+    if overdue_at <= now:
+        # It took so long that it tells of the past.
+        gpu.blind()
     if gpu.recovering and state.timers.when((Clock.RECOVERY, gpu)) is None:
         recovery_overdue(state, gpu, now)
     state.dirty = state.changed = True
 
 
-def readings_overdue(state: State, gpu: Gpu, _now: float) -> None:
+def readings_overdue(state: State, gpu: Gpu, now: float) -> None:
     """The last reading is older than it may be."""
     gpu.blind()
+    cooldown.go_blind(state, gpu, now)
     state.dirty = state.changed = True
 
 
@@ -61,13 +65,14 @@ def recovery_overdue(state: State, gpu: Gpu, now: float) -> None:
     state.dirty = state.changed = True
 
 
-def gpu_failed(state: State, event: GpuFailed, _now: float) -> None:
+def gpu_failed(state: State, event: GpuFailed, now: float) -> None:
     """A GPU is lost. Its leases go on; nothing new is granted there until it is back."""
     gpu = state.gpus[event.gpu]
     if gpu.lost is None:
         state.emit(Recorded(EventType.GPU_LOST, gpus=(gpu.key,), detail=event.detail))
     gpu.blind()
     gpu.lost = event.detail
+    cooldown.go_blind(state, gpu, now)
     state.timers.cancel((Clock.STALE, gpu))
     state.dirty = state.changed = True
 
@@ -81,6 +86,7 @@ def driver_changed(state: State, event: DriverChanged, _now: float) -> None:
 def descendants_seen(state: State, event: DescendantsSeen, _now: float) -> None:
     """The living descendants of a holder."""
     state.owners.learn(event.holder, event.descendants)
+    cooldown.extend(state, event.holder, event.descendants)
 
 
 def process_exited(state: State, event: ProcessExited, now: float) -> None:
@@ -88,8 +94,7 @@ def process_exited(state: State, event: ProcessExited, now: float) -> None:
     process = event.process
     for lease in [lease for lease in state.leases.live.values() if lease.ticket.process == process]:
         finish(state, lease, EndReason.HOLDER_DIED, now, detail=f"process {process.pid} is gone")
-    waiting = [held for held in state.calls.values() if isinstance(held, Ticket) and held.process == process]
-    for ticket in waiting:
+    for ticket in [ticket for ticket in state.queue.in_order() if ticket.process == process]:
         take_back(state, ticket, now, f"its process {process.pid} is gone")
     cooldown.bury(state, process, now)
     state.owners.forget(process)

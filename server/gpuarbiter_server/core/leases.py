@@ -9,16 +9,20 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from hmac import compare_digest
 from math import inf
+from typing import Generic, TypeVar
 
 from gpuarbiter_server.core.events import Call
 from gpuarbiter_server.core.ledger import Gpu, Share
-from gpuarbiter_server.core.model import EndReason, LeaseState, MemoryVerdict, RequestKey, YieldReason
+from gpuarbiter_server.core.model import EndReason, Identity, LeaseState, MemoryVerdict, RequestKey, YieldReason
 from gpuarbiter_server.core.terms import Terms
 from gpuarbiter_server.core.waitqueue import Ticket
 
 # Details of ended leases and requests are kept this long, and so many at the most.
 KEPT_SECONDS = 3600.0
 KEPT_RECORDS = 100_000
+
+# Ticket, Lease or EndedRecord.
+S = TypeVar("S")
 
 
 class PendingYield:
@@ -156,7 +160,8 @@ class LeaseTable:
         self._last_token = first_token - 1
         self.live: dict[str, Lease] = {}
         self._ended: OrderedDict[str, EndedRecord] = OrderedDict()
-        self._ended_requests: OrderedDict[tuple[str, str], dict[str, EndedRecord]] = OrderedDict()
+        self._ended_requests: OrderedDict[RequestKey, EndedRecord] = OrderedDict()
+        self._ended_names: RequestIndex[EndedRecord] = RequestIndex()
 
     def new(self, ticket: Ticket, now: float) -> Lease:
         """Makes a lease with the next fencing token."""
@@ -170,10 +175,9 @@ class LeaseTable:
         if record.lease_id:
             self.live.pop(record.lease_id, None)
             self._ended[record.lease_id] = record
-        principal, client_id = record.key.identity
-        name = (principal, record.key.request_id)
-        self._ended_requests.setdefault(name, {})[client_id] = record
-        self._ended_requests.move_to_end(name)
+        self._ended_requests[record.key] = record
+        self._ended_requests.move_to_end(record.key)
+        self._ended_names.put(record.key, record)
         self._forget(record.ended_at)
 
     def ended(self, lease_id: str) -> EndedRecord | None:
@@ -182,8 +186,9 @@ class LeaseTable:
 
     def ended_request(self, principal: str, client_id: str, request_id: str) -> EndedRecord | None:
         """What is known of an ended request; an empty client_id: of any client of the principal."""
-        records = self._ended_requests.get((principal, request_id), {})
-        return records.get(client_id) if client_id else next(iter(records.values()), None)
+        if client_id:
+            return self._ended_requests.get(RequestKey(Identity(principal, client_id), request_id))
+        return next(iter(self._ended_names.of_principal(principal, request_id)), None)
 
     def issued(self, lease_id: str) -> bool:
         """Whether this id was given out here, however long ago."""
@@ -202,31 +207,29 @@ class LeaseTable:
     def _forget(self, now: float) -> None:
         while self._ended and self._expired(next(iter(self._ended.values())), len(self._ended), now):
             self._ended.popitem(last=False)
-        while self._ended_requests:
-            records = next(iter(self._ended_requests.values()))
-            if records and not self._expired(next(reversed(records.values())), len(self._ended_requests), now):
-                return
-            self._ended_requests.popitem(last=False)
+        requests = self._ended_requests
+        while requests and self._expired(next(iter(requests.values())), len(requests), now):
+            self._ended_names.remove(requests.popitem(last=False)[0])
 
     def _expired(self, record: EndedRecord, count: int, now: float) -> bool:
         return count > KEPT_RECORDS or now - record.ended_at > KEPT_SECONDS
 
 
-class RequestIndex:
-    """Live requests, waiting or held, by what their callers call them."""
+class RequestIndex(Generic[S]):
+    """Requests by what their callers call them."""
 
     def __init__(self) -> None:
-        self._by_name: dict[tuple[str, str], dict[str, Ticket | Lease]] = {}
+        self._by_name: dict[tuple[str, str], dict[str, S]] = {}
 
-    def get(self, key: RequestKey) -> "Ticket | Lease | None":
+    def get(self, key: RequestKey) -> S | None:
         """The request of exactly this identity."""
         return self._by_name.get((key.identity.principal, key.request_id), {}).get(key.identity.client_id)
 
-    def of_principal(self, principal: str, request_id: str) -> "list[Ticket | Lease]":
+    def of_principal(self, principal: str, request_id: str) -> list[S]:
         """The requests of this name of all clients of a principal."""
         return list(self._by_name.get((principal, request_id), {}).values())
 
-    def put(self, key: RequestKey, subject: "Ticket | Lease") -> None:
+    def put(self, key: RequestKey, subject: S) -> None:
         """Names a request, or passes its name on from ticket to lease."""
         self._by_name.setdefault((key.identity.principal, key.request_id), {})[key.identity.client_id] = subject
 

@@ -34,7 +34,8 @@ class State:
         self.queue = WaitQueue()
         self.gates = Gates()
         self.leases = LeaseTable(first_token=first_token, id_key=id_key)
-        self.requests = RequestIndex()
+        # Live requests, waiting or held.
+        self.requests: RequestIndex[Ticket | Lease] = RequestIndex()
         # The acquire streams that are there.
         self.calls: dict[Call, Ticket | Lease] = {}
         # Waiting requests by client.

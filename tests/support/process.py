@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
-from fakes.polling import until
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from fakes.polling import until
 
 PATIENCE_SECONDS = 30.0
 _READY = re.compile(r"gpu-arbiterd is ready: (.*)")

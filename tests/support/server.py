@@ -10,8 +10,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import grpc
-from fakes.polling import async_until
 
+from fakes.polling import async_until
 from gpuarbiter.v1 import admin_pb2, admin_pb2_grpc, snapshot_pb2
 from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
 from gpuarbiter.v1 import gpu_arbiter_pb2_grpc as rpc

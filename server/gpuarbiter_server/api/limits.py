@@ -3,9 +3,12 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from google.protobuf.descriptor import EnumDescriptor
+
+from gpuarbiter_server.config.units import format_duration
 
 # Memory figures fit a signed 64-bit number: what is beyond any GPU but below it is INFEASIBLE, not invalid.
 MOST_BYTES = 2**63 - 1
@@ -69,13 +72,14 @@ class Span:
         """What is wrong with it; None when nothing is."""
         if abs(value.nanos) >= _NANOS or value.seconds * value.nanos < 0:
             return "is not a valid duration: nanos out of range, or of the other sign than seconds"
-        seconds = value.seconds + value.nanos / _NANOS
-        if not self.least <= seconds <= self.most:
-            return f"is {seconds:g} s, allowed are {self.least:g} s to {self.most:g} s"
+        # In whole nanoseconds: floating point would let the last of them through.
+        nanos = value.seconds * _NANOS + value.nanos
+        if not round(self.least * _NANOS) <= nanos <= round(self.most * _NANOS):
+            return f"is {Decimal(nanos).scaleb(-9).normalize():f}s, allowed are {self}"
         return None
 
     def __str__(self) -> str:
-        return f"{self.least:g} s to {self.most:g} s"
+        return f"{format_duration(self.least)} to {format_duration(self.most)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,9 @@ class History:
 
     def after(self, sequence: int, *, since: float = 0.0) -> Iterator[HistoryEvent]:
         """The kept events with a greater sequence, from a time on."""
-        skip = max(0, sequence - self._events[0].sequence + 1) if self._events else 0
+        # Clients name any number: one beyond the end skips what there is, and no more.
+        known = self._sequence - len(self._events)
+        skip = min(len(self._events), max(0, sequence - known))
         return (event for event in islice(self._events, skip, None) if event.time >= since)
 
     async def follow(self, sequence: int, *, since: float = 0.0) -> AsyncIterator[HistoryEvent]:

@@ -2,6 +2,7 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+
 from support.logs import no_errors_logged
 
 

@@ -5,9 +5,23 @@ Order is not considered here: the scheduler leaves out what is held back for tho
 
 from collections.abc import Callable, Sequence
 
+from gpuarbiter_server.core.errors import ArbiterError, ErrorReason
 from gpuarbiter_server.core.ledger import Gpu
 from gpuarbiter_server.core.model import Placement, WaitReason
 from gpuarbiter_server.core.waitqueue import Ticket
+
+
+def infeasible(ticket: Ticket) -> ArbiterError | None:
+    """The refusal of a request that would not fit on as many empty GPUs as it wants; None for one that would."""
+    wanted, count = ticket.terms.memory_bytes, ticket.request.gpu.count
+    # Of its candidates, the smallest that it would have to use.
+    capacity = sorted((gpu.capacity for gpu in ticket.gpus), reverse=True)[count - 1]
+    if wanted <= capacity:
+        return None
+    empty = "an empty GPU" if count == 1 else f"each of {count} empty GPUs"
+    message = f"{wanted} bytes would not fit on {empty}: at most {capacity} bytes can be declared"
+    facts = {"memory_bytes": str(wanted), "capacity_bytes": str(capacity)}
+    return ArbiterError(ErrorReason.INFEASIBLE, message, metadata=facts)
 
 
 def obstacle(gpu: Gpu, ticket: Ticket, *, refuse_when_stale: bool) -> WaitReason | None:

@@ -1,11 +1,13 @@
 """What operators do: drain and resume GPUs, revoke leases, change settings, shut down."""
 
+from gpuarbiter_server.core.admission import infeasible
 from gpuarbiter_server.core.clocks import call_off
 from gpuarbiter_server.core.effects import Done, Drained, Recorded
 from gpuarbiter_server.core.ending import finish
 from gpuarbiter_server.core.errors import ArbiterError, ErrorReason, unknown_lease
 from gpuarbiter_server.core.events import Configure, Drain, Resume, Revoke, Shutdown
 from gpuarbiter_server.core.explain import retry_after
+from gpuarbiter_server.core.fairness import order_key
 from gpuarbiter_server.core.leases import Lease
 from gpuarbiter_server.core.ledger import Gpu
 from gpuarbiter_server.core.model import EndReason, EventType, WaitReason, YieldReason
@@ -62,12 +64,25 @@ def revoke(state: State, event: Revoke, now: float) -> None:
     state.emit(Done(event.call))
 
 
-def configure(state: State, event: Configure, _now: float) -> None:
-    """New settings. Leases and waiting requests keep their terms; limits count for what comes."""
-    state.settings = event.settings
+def configure(state: State, event: Configure, now: float) -> None:
+    """New settings. Leases and waiting requests keep their terms; limits count for what comes.
+
+    Who waits for what would not fit on an empty GPU any more is refused.
+    """
+    aging, state.settings = state.settings.aging, event.settings
     for gpu in state.gpus.values():
         gpu.configure(event.settings.memory)
     state.emit(Recorded(EventType.CONFIG_UPDATED, detail=event.detail))
+    for ticket in list(state.queue.in_order()):
+        error = infeasible(ticket) if event.settings.enabled else None
+        if error is not None:
+            # It would hold back everyone behind it for ever.
+            withdraw(state, ticket, now)
+            refuse(state, ticket, error, WaitReason.INFEASIBLE, now)
+        elif aging != event.settings.aging:
+            # Places that two rates gave cannot be compared.
+            state.queue.remove(ticket)
+            state.queue.add(ticket, order_key(ticket.terms.priority, ticket.enqueued_at, event.settings.aging))
     _service_changed(state)
 
 

@@ -4,6 +4,7 @@ What is wrong with a request is found before anything is changed. A request that
 queue and the scheduler runs; only if it was not granted at once does it need a place there.
 """
 
+from gpuarbiter_server.core.admission import infeasible
 from gpuarbiter_server.core.clocks import set_hold, start_patience, stop_patience
 from gpuarbiter_server.core.effects import Failed, YieldRequested
 from gpuarbiter_server.core.ending import detach_from_gpus, ended_effect, finish
@@ -119,12 +120,9 @@ def _refusal(state: State, ticket: Ticket) -> tuple[ArbiterError, WaitReason] | 
 
 def _no_chance(state: State, ticket: Ticket) -> tuple[ArbiterError, WaitReason] | None:
     """Why a request could not be granted however long it waited, or may not ask for more."""
-    memory = ticket.terms.memory_bytes
-    if sum(memory <= gpu.capacity for gpu in ticket.gpus) < ticket.request.gpu.count:
-        capacity = max(gpu.capacity for gpu in ticket.gpus)
-        message = f"{memory} bytes would not fit on an empty GPU: at most {capacity} bytes can be declared"
-        facts = {"memory_bytes": str(memory), "capacity_bytes": str(capacity)}
-        return ArbiterError(ErrorReason.INFEASIBLE, message, metadata=facts), WaitReason.INFEASIBLE
+    too_large = infeasible(ticket)
+    if too_large is not None:
+        return too_large, WaitReason.INFEASIBLE
     if all(gpu.lost is not None for gpu in ticket.gpus):
         message = "; ".join(f"{gpu.key} is lost: {gpu.lost}" for gpu in ticket.gpus)
         return ArbiterError(ErrorReason.GPU_UNAVAILABLE, message), WaitReason.GPU_UNHEALTHY

@@ -45,7 +45,7 @@ def finish(
         verdict=lease.verdict(),
         peak=lease.peak_bytes(),
     )
-    detach_from_gpus(state, lease, now)
+    detach_from_gpus(state, lease, now, used=offered)
     if offered:
         for gpu, share in lease.shares:
             cooldown.start(state, lease, gpu, share, reason, now)
@@ -71,12 +71,13 @@ def finish(
     return record
 
 
-def detach_from_gpus(state: State, lease: Lease, now: float) -> None:
-    """Frees the slots of a lease and stops its clocks."""
+def detach_from_gpus(state: State, lease: Lease, now: float, *, used: bool) -> None:
+    """Frees the slots of a lease and stops its clocks. used: whether its holder ever knew of it."""
     stop_clocks(state, lease)
     for gpu, _ in lease.shares:
-        gpu.remove(lease.lease_id, now)
-        gpu.stats.held(now - lease.granted_at)
+        gpu.remove(lease.lease_id, now, used=used)
+        if used:
+            gpu.stats.held(now - lease.granted_at)
     state.dirty = True
 
 

@@ -11,7 +11,6 @@ from gpuarbiter_server.core.admission import choose, preference
 from gpuarbiter_server.core.clocks import start_clocks
 from gpuarbiter_server.core.effects import Granted, Refresh, SampleFast
 from gpuarbiter_server.core.explain import wait_reason
-from gpuarbiter_server.core.leases import Lease
 from gpuarbiter_server.core.ledger import Gpu, Share
 from gpuarbiter_server.core.model import EventType, WaitReason
 from gpuarbiter_server.core.snapshots import lease_view
@@ -49,6 +48,8 @@ def schedule(state: State, now: float) -> None:
 
 def grant(state: State, ticket: Ticket, gpus: list[Gpu], now: float) -> None:
     """Turns a ticket into a lease on these GPUs, and offers it."""
+    call = ticket.call
+    assert call is not None, "nobody is there to be granted anything"
     leave_queue(state, ticket)
     lease = state.leases.new(ticket, now)
     terms = ticket.terms
@@ -64,19 +65,10 @@ def grant(state: State, ticket: Ticket, gpus: list[Gpu], now: float) -> None:
     state.gates.granted(ticket)
     state.requests.put(ticket.key, lease)
     start_clocks(state, lease, now)
-    if lease.call is not None:
-        state.calls[lease.call] = lease
-        state.emit(Granted(lease.call, lease_view(state, lease, now), final=ticket.request.detached))
+    state.calls[call] = lease
+    state.emit(Granted(call, lease_view(state, lease, now), final=ticket.request.detached))
     state.record(EventType.GRANTED, lease, waited=lease.queue_wait, outcome="granted")
     state.changed = True
-
-
-def offer_again(state: State, lease: Lease, now: float) -> None:
-    """Tells a stream that has joined a lease what it has."""
-    if lease.call is not None:
-        state.calls[lease.call] = lease
-        final = lease.ticket.request.detached
-        state.emit(Granted(lease.call, lease_view(state, lease, now), final=final))
 
 
 def _grant_all(state: State, now: float) -> None:

@@ -70,7 +70,7 @@ def resize(state: State, event: Resize, now: float) -> None:
     sharing = event.sharing or lease.sharing
     plan = [(gpu, share, _wanted(lease, share, event)) for gpu, share in lease.shares]
     for gpu, share, wanted in plan:
-        _check_room(gpu, share, wanted, sharing)
+        _check_room(gpu, share, wanted, sharing, refuse_when_stale=state.settings.memory.refuse_when_stale)
     for gpu, share, wanted in plan:
         share.declared = share.committed = wanted
         if share.peak is not None and share.peak > wanted:
@@ -208,11 +208,13 @@ def _wanted(lease: Lease, share: Share, event: Resize) -> int:
     return share.declared
 
 
-def _check_room(gpu: Gpu, share: Share, wanted: int, sharing: Sharing) -> None:
+def _check_room(gpu: Gpu, share: Share, wanted: int, sharing: Sharing, *, refuse_when_stale: bool) -> None:
     """Whether a share could be of this size now."""
     if sharing is Sharing.EXCLUSIVE and len(gpu.shares) > 1:
         raise _refused(f"{gpu.key} has other leases on it")
     grows = wanted > share.committed
+    if grows and refuse_when_stale and gpu.stale:
+        raise _refused(f"there is no current reading of {gpu.key}")
     room = gpu.room() + share.committed
     if grows and wanted > room:
         raise _refused(f"{wanted} bytes do not fit on {gpu.key}: {max(0, room)} bytes are admissible")

@@ -221,10 +221,10 @@ class Gpu:
         self.shares[share.lease_id] = share
         self.settle()
 
-    def remove(self, lease_id: str, now: float) -> None:
-        """A lease is over here; its memory counts on until a reading shows what is left of it."""
+    def remove(self, lease_id: str, now: float, *, used: bool = True) -> None:
+        """A lease is over here; if it was used, its memory counts on until a reading shows what is left of it."""
         share = self.shares.pop(lease_id)
-        if self.spec.monitored and not self.stale and self.lost is None and self.reading is not None:
+        if used and self.spec.monitored and not self.stale and self.lost is None and self.reading is not None:
             share.ended_at = now
             self.reading_asked = False
             self.departed[lease_id] = share

@@ -21,9 +21,8 @@ _LOOKED_AT = 256
 
 def tell(state: State, ticket: Ticket, now: float) -> None:
     """Tells a waiting client where it stands."""
+    assert ticket.call is not None, "nobody is there to be told anything"
     state.timers.set((Clock.NOTICE, ticket), now + REGULAR_INTERVAL)
-    if ticket.call is None:
-        return
     position = state.queue.position(ticket)
     reason = wait_reason(state, ticket)
     blockers = blockers_of(ticket.gpus, state, now)

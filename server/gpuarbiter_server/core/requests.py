@@ -6,18 +6,19 @@ queue and the scheduler runs; only if it was not granted at once does it need a 
 
 from gpuarbiter_server.core.admission import infeasible
 from gpuarbiter_server.core.clocks import set_hold, start_patience, stop_patience
-from gpuarbiter_server.core.effects import Failed, YieldRequested
+from gpuarbiter_server.core.effects import Failed, Granted, YieldRequested
 from gpuarbiter_server.core.ending import detach_from_gpus, ended_effect, finish
 from gpuarbiter_server.core.errors import ArbiterError, ErrorReason
-from gpuarbiter_server.core.events import Acquire, StreamClosed
+from gpuarbiter_server.core.events import Acquire, Call, StreamClosed
 from gpuarbiter_server.core.explain import blockers_of, describe, facts_of, retry_after, wait_reason
 from gpuarbiter_server.core.fairness import order_key
-from gpuarbiter_server.core.granting import offer_again, schedule
+from gpuarbiter_server.core.granting import schedule
 from gpuarbiter_server.core.leases import Lease
 from gpuarbiter_server.core.model import AcquireRequest, EndReason, EventType, Identity, RequestKey, WaitReason
 from gpuarbiter_server.core.notices import tell
+from gpuarbiter_server.core.snapshots import lease_view
 from gpuarbiter_server.core.state import State
-from gpuarbiter_server.core.terms import terms_of
+from gpuarbiter_server.core.terms import rejoined, terms_of
 from gpuarbiter_server.core.timers import Clock
 from gpuarbiter_server.core.waitqueue import Ticket
 from gpuarbiter_server.core.withdrawal import expire_wait, give_up, leave_queue, refuse, withdraw
@@ -39,7 +40,7 @@ def acquire(state: State, event: Acquire, now: float) -> None:
             return
     ticket = _ticket(state, event, identity, now)
     if not _refused_at_once(state, ticket, now):
-        _enter(state, ticket, now)
+        _enter(state, ticket, event.call, now)
 
 
 def join(state: State, current: Ticket | Lease, event: Acquire, now: float) -> None:
@@ -55,13 +56,13 @@ def join(state: State, current: Ticket | Lease, event: Acquire, now: float) -> N
     state.adopt(request.holder.process)
     state.disown(ticket.process)
     before = ticket.terms
-    ticket.request, ticket.terms = request, terms_of(request, state.settings)
+    ticket.request, ticket.terms = request, rejoined(before, request, state.settings)
     ticket.named = True
     current.call = event.call
     state.calls[event.call] = current
     state.record(EventType.JOINED, current)
     if isinstance(current, Lease):
-        _rejoin_lease(state, current, before.max_hold, now)
+        _rejoin_lease(state, current, event.call, before.max_hold, now)
     else:
         _rejoin_queue(state, current, now)
     state.changed = True
@@ -88,13 +89,21 @@ def _ticket(state: State, event: Acquire, identity: Identity, now: float) -> Tic
     request = event.request
     candidates = state.pick(request.gpu.candidates, everything=not request.gpu.candidates)
     number = state.next_arrival()
-    request_id = request.request_id or f"{state.instance_id}-{number:x}"
+    request_id = request.request_id or _unused_id(state, identity, number)
     terms = terms_of(request, state.settings)
     ticket = Ticket(number, RequestKey(identity, request_id), request, terms, event.call, now)
     fitting = tuple(gpu for gpu in candidates if terms.memory_bytes <= gpu.capacity)
     # Without enough that fit it is refused; all are kept then, to say so.
     ticket.gpus = fitting if len(fitting) >= request.gpu.count else candidates
     return ticket
+
+
+def _unused_id(state: State, identity: Identity, number: int) -> str:
+    """A name for a request that has none: callers are told it and can join by it, or take it before its time."""
+    name = f"{state.instance_id}-{number:x}"
+    while state.requests.get(RequestKey(identity, name)) is not None:
+        name += "x"
+    return name
 
 
 def _refused_at_once(state: State, ticket: Ticket, now: float) -> bool:
@@ -134,11 +143,10 @@ def _no_chance(state: State, ticket: Ticket) -> tuple[ArbiterError, WaitReason] 
     return None
 
 
-def _enter(state: State, ticket: Ticket, now: float) -> None:
+def _enter(state: State, ticket: Ticket, call: Call, now: float) -> None:
     """Lets a request take part, and sees what comes of it."""
     state.requests.put(ticket.key, ticket)
-    if ticket.call is not None:
-        state.calls[ticket.call] = ticket
+    state.calls[call] = ticket
     state.adopt(ticket.process)
     state.gates.enter(ticket)
     _enqueue(state, ticket)
@@ -231,7 +239,7 @@ def _rejoin_queue(state: State, ticket: Ticket, now: float) -> None:
         tell(state, ticket, now)
 
 
-def _rejoin_lease(state: State, lease: Lease, hold_before: float, now: float) -> None:
+def _rejoin_lease(state: State, lease: Lease, call: Call, hold_before: float, now: float) -> None:
     """The lease goes on; a ttl does not run while the stream carries it."""
     if lease.ticket.request.detached:
         start_patience(state, lease, now)
@@ -242,12 +250,12 @@ def _rejoin_lease(state: State, lease: Lease, hold_before: float, now: float) ->
         _restart_hold(state, lease, now)
     for _, share in lease.shares:
         share.process = lease.ticket.process
-    offer_again(state, lease, now)
+    state.emit(Granted(call, lease_view(state, lease, now), final=lease.ticket.request.detached))
     pending = lease.pending_yield
-    if pending is not None and lease.call is not None and not lease.ticket.request.detached:
+    if pending is not None and lease.listener is not None:
         reason, asked = pending
         grace = None if asked.until is None else max(0.0, asked.until - now)
-        state.emit(YieldRequested(lease.call, reason, grace, asked.detail))
+        state.emit(YieldRequested(lease.listener, reason, grace, asked.detail))
 
 
 def _restart_hold(state: State, lease: Lease, now: float) -> None:
@@ -260,9 +268,9 @@ def _restart_hold(state: State, lease: Lease, now: float) -> None:
 
 
 def _ticket_left_alone(state: State, ticket: Ticket, now: float) -> None:
-    """Keeps the place of a request that can be joined; it is granted nothing meanwhile."""
+    """Keeps the place of a request that can be joined and granted then; it is granted nothing meanwhile."""
     patience = ticket.terms.ttl or ticket.terms.disconnect_grace
-    if not ticket.named or not patience:
+    if not ticket.named or not patience or state.shutting_down:
         give_up(state, ticket, now)
         return
     state.timers.set((Clock.ABSENCE, ticket), now + patience)
@@ -289,7 +297,7 @@ def _take_grant_back(state: State, lease: Lease, now: float) -> None:
     if not ticket.named:
         finish(state, lease, EndReason.DISCONNECTED, now, detail="its stream was gone before the grant", offered=False)
         return
-    detach_from_gpus(state, lease, now)
+    detach_from_gpus(state, lease, now, used=False)
     del state.leases.live[lease.lease_id]
     state.record(
         EventType.ENDED, lease, detail="not taken: back in the queue", held=0.0, end_reason=EndReason.DISCONNECTED

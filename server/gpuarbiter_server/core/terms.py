@@ -3,7 +3,7 @@
 What a request asks for beyond a limit of its policy is lowered to the limit; the answer shows it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpuarbiter_server.core.model import AcquireRequest, BusyPolicy, Placement, Sharing
 from gpuarbiter_server.core.policy import Settings, Watchdog
@@ -52,4 +52,15 @@ def terms_of(request: AcquireRequest, settings: Settings) -> Terms:
         sharing=request.gpu.sharing or policy.sharing,
         placement=request.gpu.placement or settings.placement,
         watchdog=policy.watchdog,
+    )
+
+
+def rejoined(before: Terms, request: AcquireRequest, settings: Settings) -> Terms:
+    """The newest wishes; what a join may not change stays as it was agreed, whatever the policy says by now."""
+    return replace(
+        terms_of(request, settings),
+        ttl=before.ttl,
+        memory_bytes=before.memory_bytes,
+        sharing=before.sharing,
+        placement=before.placement,
     )

@@ -8,6 +8,7 @@ from typing import Any, Self, Unpack
 import grpc
 
 from gpuarbiter import _clock, _convert, _values
+from gpuarbiter._aio import backend
 from gpuarbiter._aio.admin import AsyncAdmin
 from gpuarbiter._aio.asking import AsyncAsking, AsyncGrant
 from gpuarbiter._aio.connection import CALL_SECONDS, AsyncConnection
@@ -81,6 +82,7 @@ class AsyncArbiter:
     ) -> None:
         self._connection = AsyncConnection(address, client_id=client_id, token=token, credentials=credentials)
         self._held: weakref.WeakSet[AsyncLease] = weakref.WeakSet()
+        backend.close_at_exit(self)
 
     @property
     def address(self) -> str:

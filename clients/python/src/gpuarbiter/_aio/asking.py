@@ -105,7 +105,7 @@ class AsyncAsking:
                     await self._tell(event.queued)
             raise ArbiterUnavailable("the arbiter ended the stream without an answer")
         finally:
-            if grant is None:
+            if grant is None or self._request.detached:
                 stream.cancel()
 
     async def _tell(self, message: pb.Queued) -> None:

@@ -5,7 +5,7 @@ Law: `_sync/backend.py` has the same names with the same meaning, so that everyt
 
 import asyncio
 import inspect
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 import grpc
@@ -88,12 +88,27 @@ class Event:
         return True
 
 
+# What `spawn` returns.
+Background = asyncio.Task[Any]
+
+
 def spawn(work: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> "asyncio.Task[T]":
     """Runs work in the background."""
     task = asyncio.get_running_loop().create_task(work(*arguments))
     _running.add(task)
     task.add_done_callback(_running.discard)
     return task
+
+
+async def settle(work: Iterable[Background], seconds: float) -> None:
+    """Waits for background work that was told to end, for at most so many seconds."""
+    tasks = set(work)
+    if tasks:
+        await asyncio.wait(tasks, timeout=seconds)
+
+
+def close_at_exit(_arbiter: object) -> None:
+    """Nothing: tasks end with their loop."""
 
 
 async def finish(work: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:

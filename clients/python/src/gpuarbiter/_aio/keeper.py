@@ -23,6 +23,7 @@ logger = logging.getLogger("gpuarbiter")
 
 # A ttl survives two lost renewals.
 RENEWALS_PER_TTL = 3
+_SETTLE_SECONDS = 1.0
 
 
 class AsyncKeeper:
@@ -41,6 +42,7 @@ class AsyncKeeper:
         self._notices = notices
         self._stream = stream
         self._stopped = backend.Event()
+        self._work: list[backend.Background] = []
         self._joining = False
         self._sent = 0.0
         self.detached = request.detached
@@ -53,19 +55,21 @@ class AsyncKeeper:
 
     def start(self) -> None:
         """Begins, right after the grant."""
-        if self.detached:
-            self._stream.cancel()
-        else:
-            backend.spawn(self._follow)
+        if not self.detached:
+            self._work.append(backend.spawn(self._follow))
         ttl = self._record.lease.ttl.ToTimedelta()
         if ttl:
-            backend.spawn(self._renew_always, ttl.total_seconds() / RENEWALS_PER_TTL)
+            self._work.append(backend.spawn(self._renew_always, ttl.total_seconds() / RENEWALS_PER_TTL))
 
     def stop(self) -> None:
         """Ends all of it; the stream is cancelled. The record is closed or lost by then."""
         self._stopped.set()
         self._stream.cancel()
         self._notices.woken.set()
+
+    async def settle(self) -> None:
+        """Waits until all of it has ended, after `stop`."""
+        await backend.settle(self._work, _SETTLE_SECONDS)
 
     # -- the stream ------------------------------------------------------------------------------
 
@@ -79,6 +83,7 @@ class AsyncKeeper:
                 if await self._stopped.wait(pause):
                     break
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                self._stream.cancel()
                 failure = await self._rejoin()
         except Exception as error:  # a holder must not believe in a lease that nobody follows
             logger.exception("lease %s: following it failed", self._record.lease.lease_id)

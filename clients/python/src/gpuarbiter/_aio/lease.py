@@ -235,6 +235,7 @@ class AsyncLease:
             return self._record.gave_back(_convert.released(await self._ask_release(report, seconds)))
         finally:
             self._keeper.stop()
+            await self._keeper.settle()
 
     async def _ask_release(self, report: WorkReport | None, seconds: float) -> pb.ReleaseResponse:
         request = pb.ReleaseRequest(
@@ -260,6 +261,7 @@ class AsyncLease:
         if self.detached:
             self._record.close()
             self._keeper.stop()
+            await self._keeper.settle()
         else:
             await self._leave(self._report, RELEASE_SECONDS if seconds is None else seconds)
 

@@ -12,6 +12,7 @@ from gpuarbiter import _clock, _convert, _values
 from gpuarbiter._errors import ArbiterUnavailable
 from gpuarbiter._options import RequestOptions, refuse_unknown
 from gpuarbiter._outcomes import Declined, FallbackToCpu, Skipped
+from gpuarbiter._sync import backend
 from gpuarbiter._sync.admin import Admin
 from gpuarbiter._sync.asking import Asking, Grant
 from gpuarbiter._sync.connection import CALL_SECONDS, Connection
@@ -82,6 +83,7 @@ class Arbiter:
     ) -> None:
         self._connection = Connection(address, client_id=client_id, token=token, credentials=credentials)
         self._held: weakref.WeakSet[Lease] = weakref.WeakSet()
+        backend.close_at_exit(self)
 
     @property
     def address(self) -> str:

@@ -106,7 +106,7 @@ class Asking:
                     self._tell(event.queued)
             raise ArbiterUnavailable("the arbiter ended the stream without an answer")
         finally:
-            if grant is None:
+            if grant is None or self._request.detached:
                 stream.cancel()
 
     def _tell(self, message: pb.Queued) -> None:

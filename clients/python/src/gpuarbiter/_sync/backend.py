@@ -3,12 +3,16 @@
 Law: `_aio/backend.py` has the same names with the same meaning, so that everything else is written once.
 """
 
+import atexit
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 import grpc
+import grpc.experimental
 
 from gpuarbiter import _status
 
@@ -18,10 +22,17 @@ T = TypeVar("T")
 M = TypeVar("M")
 
 
+# Who reads a stream handles its events. Otherwise a thread of gRPC's does, which can be in the middle of
+# one, with the call's lock taken, when the interpreter ends: gRPC's destructors then wait for that lock
+# for ever, and the program hangs at its exit.
+_ONE_THREAD = (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1)
+
+
 def open_channel(
     target: str, options: Sequence[tuple[str, Any]], credentials: grpc.ChannelCredentials | None
 ) -> grpc.Channel:
     """A channel; any thread may use it."""
+    options = [*options, _ONE_THREAD]
     if credentials is None:
         return grpc.insecure_channel(target, options=options)
     return grpc.secure_channel(target, credentials, options=options)
@@ -60,12 +71,42 @@ class Stream(Generic[M]):
 # A flag that can be waited for.
 Event = threading.Event
 
+# What `spawn` returns.
+Background = threading.Thread
+
 
 def spawn(work: Callable[..., Any], *arguments: Any) -> threading.Thread:
     """Runs work in the background; it does not keep the program alive."""
     thread = threading.Thread(target=work, args=arguments, daemon=True, name=f"gpuarbiter-{work.__name__.strip('_')}")
     thread.start()
     return thread
+
+
+def settle(work: Iterable[Background], seconds: float) -> None:
+    """Waits for background work that was told to end, for at most so many seconds."""
+    deadline = time.monotonic() + seconds
+    for thread in work:
+        if thread is not threading.current_thread():
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+
+_open: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def close_at_exit(arbiter: Any) -> None:
+    """Has an Arbiter that is still open when the program ends closed then.
+
+    It gives back what was forgotten, and it ends the threads: one that is stopped in the middle of gRPC, as
+    the interpreter does with what still runs at its end, can keep the program from ending at all.
+    """
+    _open.add(arbiter)
+
+
+@atexit.register
+def _close_all() -> None:
+    for arbiter in tuple(_open):
+        with contextlib.suppress(Exception):
+            arbiter.close()
 
 
 def finish(work: Callable[..., T], *arguments: Any) -> T:

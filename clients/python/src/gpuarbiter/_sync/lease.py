@@ -236,6 +236,7 @@ class Lease:
             return self._record.gave_back(_convert.released(self._ask_release(report, seconds)))
         finally:
             self._keeper.stop()
+            self._keeper.settle()
 
     def _ask_release(self, report: WorkReport | None, seconds: float) -> pb.ReleaseResponse:
         request = pb.ReleaseRequest(
@@ -261,6 +262,7 @@ class Lease:
         if self.detached:
             self._record.close()
             self._keeper.stop()
+            self._keeper.settle()
         else:
             self._leave(self._report, RELEASE_SECONDS if seconds is None else seconds)
 

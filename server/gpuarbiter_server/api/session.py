@@ -8,6 +8,7 @@ Acquire whose stream broke.
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from itertools import count
 
 import grpc
 
@@ -30,16 +31,22 @@ _REMEMBERED = 1024
 # Answers that may wait to be written before no more calls are read.
 _MOST_UNWRITTEN = 1024
 _EOF = grpc.aio.EOF  # type: ignore[attr-defined]
+_numbers = count(1)
 
 
 class _Acquire:
     """An acquire of the session that is not over."""
 
-    __slots__ = ("call", "delivered")
+    __slots__ = ("call", "delivered", "granted", "lease_id", "queued")
 
     def __init__(self) -> None:
         self.call: Call = 0
+        # Empty until it is granted.
+        self.lease_id = ""
         self.delivered = False
+        # What of it waits to be written: the latest Queued, and its Granted.
+        self.queued: pb.SessionResponse | None = None
+        self.granted: pb.SessionResponse | None = None
 
 
 class Session:
@@ -64,10 +71,11 @@ class Session:
         self._acquires: dict[int, _Acquire] = {}
         # Other calls that wait for their answer.
         self._open: set[int] = set()
-        self._ended: OrderedDict[int, None] = OrderedDict()
+        # Acquires that are over, with the lease that each had; empty where it had none.
+        self._ended: OrderedDict[int, str] = OrderedDict()
         # Detached acquires whose Granted is yet to be written; their calls are over for the client then.
         self._parting: set[_Acquire] = set()
-        # Answers to write, and whose Granted each is.
+        # Answers to write, and the acquire that each Queued and Granted belongs to.
         self._outbox: deque[tuple[pb.SessionResponse, _Acquire | None]] = deque()
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
@@ -80,13 +88,14 @@ class Session:
         reader.add_done_callback(self._reader_ended)
         try:
             await self._write()
-            error = reader.exception() if reader.done() and not reader.cancelled() else None
+            error = reader.exception()
             if isinstance(error, ArbiterError):
                 await abort(self._context, error)
+            if error is not None:
+                raise error
         finally:
             reader.cancel()
-            for acquire in (*self._acquires.values(), *self._parting):
-                self._runtime.close(acquire.call, delivered=acquire.delivered)
+            self._drop_acquires()
 
     # -- in --
 
@@ -103,7 +112,7 @@ class Session:
             await abort(self._context, error)
         self._holder = self._intake.holder(message.open)
         self._caller = Caller(self._caller.principal, self._caller.admin, self._holder.client_id)
-        session_id = f"{self._about.instance_id}-s{id(self):x}"
+        session_id = f"{self._about.instance_id}-s{next(_numbers):x}"
         opened = pb.SessionOpened(session_id=session_id, instance_id=self._about.instance_id, epoch=self._about.epoch)
         self._put(pb.SessionResponse(call_id=message.call_id, opened=opened))
 
@@ -124,10 +133,21 @@ class Session:
                 self._put(pb.SessionResponse(call_id=message.call_id, failure=to_failure(error)))
 
     def _reader_ended(self, task: "asyncio.Task[None]") -> None:
+        """Nothing more comes from the client; what it asked before is answered still."""
         if not task.cancelled():
-            task.exception()  # Looked at by run(); what else broke the stream ends it all the same.
+            task.exception()  # Looked at by run(), unless the stream broke before.
         self._client_done = True
+        self._drop_acquires()
         self._wake.set()
+
+    def _drop_acquires(self) -> None:
+        """Each acquire fares as one whose stream broke; a Granted that was not written yet never will be."""
+        dropped = {*self._acquires.values(), *self._parting}
+        for acquire in dropped:
+            self._runtime.close(acquire.call, delivered=acquire.delivered)
+        self._outbox = deque(entry for entry in self._outbox if entry[1] not in dropped)
+        self._acquires.clear()
+        self._parting.clear()
 
     def _take(self, message: pb.SessionRequest) -> None:
         """One call."""
@@ -159,10 +179,13 @@ class Session:
         if acquire is not None:
             running = acquire.call
             self._ask(call_id, lambda call: ev.CancelStream(call, running))
-        elif acquire_call_id in self._ended:
-            self._answer(call_id, fx.Released(0, EndReason.UNSPECIFIED, held=0.0, already_ended=True))
-        else:
+        elif acquire_call_id not in self._ended:
             raise unknown_lease(f"acquire call {acquire_call_id}")
+        elif lease_id := self._ended[acquire_call_id]:
+            # That of a detached acquire may live on.
+            self._ask(call_id, lambda call: ev.Release(call, self._caller, lease_id))
+        else:
+            self._answer(call_id, fx.Released(0, EndReason.CANCELLED, held=0.0, already_ended=True))
 
     def _ask(self, call_id: int, make: Callable[[Call], ev.Event]) -> None:
         """A call with one answer."""
@@ -173,18 +196,35 @@ class Session:
 
     def _tell(self, call_id: int, acquire: _Acquire, effect: fx.Effect) -> None:
         """An event of an acquire."""
-        if isinstance(effect, fx.Failed):
-            response = pb.SessionResponse(call_id=call_id, failure=to_failure(effect.error))
-        else:
-            response = pb.SessionResponse(call_id=call_id, acquire=self._convert.acquire(effect))
+        if acquire in self._parting:
+            return  # It has had its last one: the arbiter stops before that was written.
         if is_last(effect):
-            del self._acquires[call_id]
-            if isinstance(effect, fx.Granted):
-                self._parting.add(acquire)
-            self._ended[call_id] = None
-            if len(self._ended) > _REMEMBERED:
-                self._ended.popitem(last=False)
-        self._put(response, acquire if isinstance(effect, fx.Granted) else None)
+            self._close_acquire(call_id, acquire, effect)
+        if isinstance(effect, fx.Failed):
+            self._put(pb.SessionResponse(call_id=call_id, failure=to_failure(effect.error)))
+            return
+        response = pb.SessionResponse(call_id=call_id, acquire=self._convert.acquire(effect))
+        if isinstance(effect, fx.Granted):
+            acquire.granted, acquire.lease_id = response, effect.lease.lease_id
+            self._put(response, acquire)
+        elif not isinstance(effect, fx.Queued):
+            self._put(response)
+        elif acquire.queued is not None:
+            # A client that does not read gets the latest, not a backlog.
+            acquire.queued.CopyFrom(response)
+        else:
+            acquire.queued = response
+            self._put(response, acquire)
+
+    def _close_acquire(self, call_id: int, acquire: _Acquire, effect: fx.Effect) -> None:
+        """The call of an acquire is closed; a detached one is not over before its Granted is written."""
+        del self._acquires[call_id]
+        if isinstance(effect, fx.Granted):
+            self._parting.add(acquire)
+            acquire.lease_id = effect.lease.lease_id
+        self._ended[call_id] = acquire.lease_id
+        if len(self._ended) > _REMEMBERED:
+            self._ended.popitem(last=False)
 
     def _answer(self, call_id: int, effect: fx.Effect) -> None:
         """The answer of any other call."""
@@ -194,22 +234,29 @@ class Session:
         else:
             self._put(pb.SessionResponse(call_id=call_id, **self._convert.answer(effect)))
 
-    def _put(self, response: pb.SessionResponse, granted: _Acquire | None = None) -> None:
-        self._outbox.append((response, granted))
+    def _put(self, response: pb.SessionResponse, acquire: _Acquire | None = None) -> None:
+        self._outbox.append((response, acquire))
         self._wake.set()
 
     async def _write(self) -> None:
-        """Writes answers until the client's side has ended."""
-        while not self._client_done:
+        """Writes answers until the client's side has ended and has all that it asked for."""
+        while True:
             self._wake.clear()
             while self._outbox:
-                response, granted = self._outbox.popleft()
+                response, acquire = self._outbox.popleft()
+                if acquire is not None and response is acquire.queued:
+                    acquire.queued = None
                 await self._context.write(response)
                 self._room.set()
-                if granted is not None:
-                    granted.delivered = True
-                if granted in self._parting:
-                    self._parting.discard(granted)
-                    self._runtime.close(granted.call, delivered=True)
-            if not self._client_done:
-                await self._wake.wait()
+                if acquire is not None and response is acquire.granted:
+                    self._delivered(acquire)
+            if self._client_done and not self._open:
+                return
+            await self._wake.wait()
+
+    def _delivered(self, acquire: _Acquire) -> None:
+        """A Granted is written."""
+        acquire.delivered = True
+        if acquire in self._parting:
+            self._parting.discard(acquire)
+            self._runtime.close(acquire.call, delivered=True)

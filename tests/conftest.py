@@ -1,0 +1,58 @@
+"""External tools: a test that needs one says so with `@pytest.mark.tool("NAME")`.
+
+Where the tool is missing the test is skipped, with the reason, and named again at the end of the run; with
+GPU_ARBITER_REQUIRE_TOOLS set (CI) it fails instead, so that nothing goes missing without a word.
+"""
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+REQUIRE_VARIABLE = "GPU_ARBITER_REQUIRE_TOOLS"
+MISSING = "missing tool"
+
+
+def find(name: str) -> str | None:
+    """Where a tool is: in PATH, or where `go install` puts it."""
+    gopath = Path(os.environ.get("GOPATH") or Path.home() / "go")
+    return shutil.which(name) or shutil.which(name, path=gopath / "bin")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for name in [mark.args[0] for mark in item.iter_markers("tool")]:
+        if find(name) is None:
+            item.user_properties.append((MISSING, name))
+            reason = f"the tool {name} is neither in PATH nor in ~/go/bin"
+            if os.environ.get(REQUIRE_VARIABLE):
+                pytest.fail(f"{reason}, and {REQUIRE_VARIABLE} is set", pytrace=False)
+            pytest.skip(reason)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    tests = Counter(
+        value
+        for reports in (terminalreporter.getreports("skipped"), terminalreporter.getreports("error"))
+        for report in reports
+        for key, value in report.user_properties
+        if key == MISSING
+    )
+    if tests:
+        terminalreporter.section("tools that are missing")
+    for name, count in sorted(tests.items()):
+        terminalreporter.line(f"{name}: {count} tests were not run")
+
+
+@pytest.fixture
+def tool() -> Callable[[str], str]:
+    """The path of a tool that the test is marked with."""
+
+    def locate(name: str) -> str:
+        path = find(name)
+        assert path is not None, f'mark the test with @pytest.mark.tool("{name}")'
+        return path
+
+    return locate

@@ -1,13 +1,13 @@
 """Errors of the core as gRPC statuses: a code, a message, and google.rpc details for programs.
 
-Details travel in the trailer `grpc-status-details-bin`; gRPC loses them beyond about 8 KiB, so the
-message and the violations are cut before.
+Details travel in the trailer `grpc-status-details-bin`. Trailers of more than 8 KiB are lost, and the status
+with them, so whatever clients can make long is cut before, by its size on the wire.
 """
 
 from typing import Any, NoReturn
 
 import grpc
-from google.protobuf import any_pb2, duration_pb2
+from google.protobuf import duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from gpuarbiter.v1 import error_pb2
@@ -17,9 +17,14 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 DOMAIN = "gpuarbiter"
 _DETAILS = "grpc-status-details-bin"
+# Bytes. The message travels twice: percent-encoded by itself, and in the details, which are in base64:
+# 2048 + 4/3 * 3800 is some way below 8192.
 _LONGEST_MESSAGE = 1024
+_LONGEST_ENCODED_MESSAGE = 2048
 _LONGEST_FACT = 256
-_MOST_VIOLATIONS = 16
+_MOST_FACTS = 1500
+_MOST_DETAILS = 3800
+_PLAIN = frozenset(range(0x20, 0x7F)) - {ord("%")}
 
 CODES: dict[ErrorReason, grpc.StatusCode] = {
     ErrorReason.UNSPECIFIED: grpc.StatusCode.FAILED_PRECONDITION,
@@ -60,28 +65,53 @@ def duration(seconds: float) -> duration_pb2.Duration:
 async def abort(context: Context, error: ArbiterError) -> NoReturn:
     """Ends a call with an error."""
     trailer = ((_DETAILS, to_status(error).SerializeToString()),)
-    await context.abort(CODES[error.reason], error.message[:_LONGEST_MESSAGE], trailer)
+    await context.abort(CODES[error.reason], _message(error), trailer)
     raise AssertionError("abort raises")
 
 
 def to_status(error: ArbiterError) -> status_pb2.Status:
     """The whole status: ErrorInfo, and RetryInfo and BadRequest where they apply."""
-    status = status_pb2.Status(code=code_of(error), message=error.message[:_LONGEST_MESSAGE])
-    metadata = {key: value[:_LONGEST_FACT] for key, value in error.metadata.items()}
-    details = [error_details_pb2.ErrorInfo(reason=error.reason.name, domain=DOMAIN, metadata=metadata)]
+    status = status_pb2.Status(code=code_of(error), message=_message(error))
+    info = error_details_pb2.ErrorInfo(reason=error.reason.name, domain=DOMAIN)
+    for key, value in error.metadata.items():
+        if info.ByteSize() + len(key) + _LONGEST_FACT < _MOST_FACTS:
+            info.metadata[key] = _cut(value, _LONGEST_FACT)
+    status.details.add().Pack(info)
     if error.retry_after is not None:
-        details.append(error_details_pb2.RetryInfo(retry_delay=duration(error.retry_after)))
+        status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=duration(error.retry_after)))
     if error.violations:
-        violations = [
-            error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description[:_LONGEST_FACT])
-            for v in error.violations[:_MOST_VIOLATIONS]
-        ]
-        details.append(error_details_pb2.BadRequest(field_violations=violations))
-    for detail in details:
-        packed = any_pb2.Any()
-        packed.Pack(detail)
-        status.details.append(packed)
+        status.details.add().Pack(_bad_request(error, _MOST_DETAILS - status.ByteSize()))
     return status
+
+
+def _bad_request(error: ArbiterError, room: int) -> error_details_pb2.BadRequest:
+    """As many of the violations as fit into so many bytes; the first always does."""
+    request = error_details_pb2.BadRequest()
+    for violation in error.violations:
+        if room < request.ByteSize() + 3 * _LONGEST_FACT:
+            break
+        request.field_violations.add(
+            field=_cut(violation.field, _LONGEST_FACT), description=_cut(violation.description, _LONGEST_FACT)
+        )
+    return request
+
+
+def _message(error: ArbiterError) -> str:
+    """The message, as far as it fits."""
+    text = _cut(error.message, _LONGEST_MESSAGE)
+    while 12 * len(text) > _LONGEST_ENCODED_MESSAGE and _encoded_length(text) > _LONGEST_ENCODED_MESSAGE:
+        text = text[: len(text) * 7 // 8]
+    return text
+
+
+def _encoded_length(text: str) -> int:
+    """Bytes of a text in percent-encoding: whatever is no plain character takes three for each of its own."""
+    return sum(1 if byte in _PLAIN else 3 for byte in text.encode())
+
+
+def _cut(text: str, most: int) -> str:
+    """The text, as far as it fits into so many bytes."""
+    return text if len(text) * 4 <= most else text.encode()[:most].decode(errors="ignore")
 
 
 def to_failure(error: ArbiterError) -> error_pb2.Failure:

@@ -36,6 +36,15 @@ NODE = "node-1"
 VERSION = "0.0.test"
 
 
+async def rest_of(call: Any) -> list[Any]:
+    """The messages that are left of a stream that must end with OK."""
+    answers = []
+    while (answer := await call.read()) is not grpc.aio.EOF:
+        answers.append(answer)
+    assert await call.code() is grpc.StatusCode.OK
+    return answers
+
+
 class NotingMachine:
     """The machine that the runtime runs on: does nothing and keeps what it was told."""
 
@@ -98,8 +107,8 @@ class InProcess:
         self.runtime = Runtime(self.arbiter, clock=self.clock, observers=(self.history, self.metrics, *observers))
         self.live_config = LiveConfig(config, self.runtime, on_change=lambda _: None)
         intake = Intake(lambda holder, _token: self.machine.trust(holder))
-        service = GpuArbiterService(self.runtime, intake, Converter(NODE, self.clock), about)
-        self.server = GrpcServer(service, GpuArbiterAdminService(self.runtime, self.live_config, self.history))
+        self.service = GpuArbiterService(self.runtime, intake, Converter(NODE, self.clock), about)
+        self.server = GrpcServer(self.service, GpuArbiterAdminService(self.runtime, self.live_config, self.history))
         self.channel: grpc.aio.Channel
         self.stub: Any
         self.admin: Any
@@ -118,10 +127,11 @@ class InProcess:
     async def granted(self, request: pb.AcquireRequest) -> tuple[Any, Any]:
         """The stream of an Acquire, and its lease: reads on until Granted."""
         call = self.stub.Acquire(request)
-        async for answer in call:
-            if answer.HasField("granted"):
-                return call, answer.granted.lease
-        raise AssertionError("the stream ended without Granted")
+        answer = await call.read()
+        while answer.HasField("queued"):
+            answer = await call.read()
+        assert answer.HasField("granted"), answer
+        return call, answer.granted.lease
 
     async def queued(self, request: pb.AcquireRequest) -> tuple[Any, Any]:
         """The stream of an Acquire that has to wait, and its first Queued."""

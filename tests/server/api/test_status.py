@@ -115,7 +115,7 @@ async def test_details_arrive_however_much_there_is_to_tell(error: ArbiterError,
     for key, value in (answer.metadata or {}).items():
         assert error.metadata[key].startswith(value)
     for field, description in (answer.violations or {}).items():
-        assert WIDE * 900 == field or (WIDE * 900).startswith(field)
+        assert (WIDE * 900).startswith(field)
         assert description
     if error.violations:
         assert answer.violations

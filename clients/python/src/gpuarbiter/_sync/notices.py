@@ -2,6 +2,7 @@
 """What the holder is told: callbacks, and the flag that wakes `wait_yield`.
 
 Law: a callback runs beside the reader, never in its way; one that raises is logged and changes nothing.
+They run one after the other, but one that takes long does not keep the next from being called.
 """
 
 import logging
@@ -13,6 +14,9 @@ from gpuarbiter._sync import backend
 logger = logging.getLogger("gpuarbiter")
 
 
+_ORDER_SECONDS = 1.0
+
+
 class Notices:
     """Tells one holder."""
 
@@ -22,21 +26,29 @@ class Notices:
         # Raised when there is something to look at: a yield request, a loss, the release.
         self.woken = backend.Event()
         self.lease: Any = None
+        self._latest: backend.Background | None = None
 
     def yield_asked(self) -> None:
         """The arbiter asks for the GPU."""
         self.woken.set()
         if self._on_yield is not None:
-            backend.spawn(self._run, "on_yield", self._on_yield, self.lease, self.lease.yield_requested)
+            self._call("on_yield", self._on_yield, self.lease, self.lease.yield_requested)
 
     def lost(self) -> None:
         """The lease is lost."""
         self.woken.set()
         logger.warning("lease %s is lost: %s %s", self.lease.lease_id, self.lease.lost_reason, self.lease.lost_detail)
         if self._on_lost is not None:
-            backend.spawn(self._run, "on_lost", self._on_lost, self.lease)
+            self._call("on_lost", self._on_lost, self.lease)
 
-    def _run(self, name: str, function: Callable[..., Any], *arguments: Any) -> None:
+    def _call(self, name: str, function: Callable[..., Any], *arguments: Any) -> None:
+        self._latest = backend.spawn(self._run, self._latest, name, function, *arguments)
+
+    def _run(
+        self, before: "backend.Background | None", name: str, function: Callable[..., Any], *arguments: Any
+    ) -> None:
+        if before is not None:
+            backend.settle([before], _ORDER_SECONDS)
         try:
             backend.call_back(function, *arguments)
         except Exception:

@@ -7,6 +7,7 @@ gRPC is imported before a command runs, so that --help and a mistyped option ans
 import argparse
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -58,8 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit code."""
     arguments = parser().parse_args(argv)
     messages = Messages(as_json=arguments.json)
-    # The library's warnings; what matters of them the commands say themselves.
+    # Warnings of the library and of gRPC; what matters of them the commands say themselves.
     logging.getLogger("gpuarbiter").addHandler(logging.NullHandler())
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     module = _module(arguments.command)
     failure: int = getattr(module, "FAILURE", FAILURE)
     try:

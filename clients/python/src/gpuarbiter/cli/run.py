@@ -209,7 +209,8 @@ def _run_command(
                 messages.note("left", "some processes of the command could not be ended")
     if supervisor.lost:
         return FAILURE, "CANCELLED"
-    if supervisor.signalled:
+    # Ctrl-C on a terminal reaches the command without passing here.
+    if supervisor.signalled or code in {128 + signal.SIGINT, 128 + signal.SIGTERM}:
         return code, "CANCELLED"
     return code, "OK" if code == 0 else "FAILED"
 

@@ -15,9 +15,9 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from gpuarbiter.v1 import admin_pb2, gpu_arbiter_pb2
+from gpuarbiter_server.api import reflection
 from gpuarbiter_server.api.admin import GpuArbiterAdminService
 from gpuarbiter_server.api.service import GpuArbiterService
 from gpuarbiter_server.api.wire import decoder
@@ -57,9 +57,8 @@ class GrpcServer:
             _ARBITER.full_name,
             _ADMIN.full_name,
             health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
-            reflection.SERVICE_NAME,
         )
-        reflection.enable_server_reflection(names, self._server)
+        reflection.enable(names, self._server)
 
     def listen_tcp(self, address: str) -> int:
         """Listens on host:port; returns the port. AddressInUseError when someone does already."""

@@ -121,8 +121,12 @@ class Client:
         response: pb.ReleaseResponse = await self._stub.Release(pb.ReleaseRequest(**fields), timeout=PATIENCE_SECONDS)
         return response
 
-    async def renew(self, lease: lease_pb2.Lease) -> pb.RenewResponse:
-        request = pb.RenewRequest(lease_id=lease.lease_id, fencing_token=lease.fencing_token)
+    async def renew(self, lease: lease_pb2.Lease, extend_hold: float | None = None) -> pb.RenewResponse:
+        request = pb.RenewRequest(
+            lease_id=lease.lease_id,
+            fencing_token=lease.fencing_token,
+            extend_hold=None if extend_hold is None else messages.seconds(extend_hold),
+        )
         response: pb.RenewResponse = await self._stub.Renew(request, timeout=PATIENCE_SECONDS)
         return response
 

@@ -184,9 +184,7 @@ def test_an_ignored_signal_stays_ignored(scripted: ScriptedArbiter, environment:
     assert len(scripted.seen["Release"]) == 1
 
 
-def test_what_the_command_leaves_running_is_ended_first(
-    scripted: ScriptedArbiter, environment: Environment
-):
+def test_what_the_command_leaves_running_is_ended_first(scripted: ScriptedArbiter, environment: Environment):
     left: list[int] = []
 
     def released(_request: object, _context: object):

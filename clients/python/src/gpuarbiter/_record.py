@@ -37,6 +37,8 @@ class LeaseRecord:
         self.yield_request: YieldRequest | None = None
         self.lost_reason = ""
         self.lost_detail = ""
+        # Lost by the own clock only: the arbiter may hold it still.
+        self.presumed = False
         self.released: Released | None = None
         self.closed = False
         self._broken_at: float | None = None
@@ -125,13 +127,14 @@ class LeaseRecord:
                 self.released = released
         return self.lose(released.reason or "ENDED", message.detail)
 
-    def lose(self, reason: str, detail: str = "") -> bool:
-        """It is lost; True the first time."""
+    def lose(self, reason: str, detail: str = "", *, presumed: bool = False) -> bool:
+        """It is lost, or must be presumed so because the line is broken; True the first time."""
         with self._lock:
             if self.over:
                 return False
             self.lost_reason = reason
             self.lost_detail = detail
+            self.presumed = presumed
             return True
 
     def close(self) -> None:

@@ -63,29 +63,42 @@ class Stream(Generic[M]):
 
 
 class Event:
-    """A flag that can be waited for."""
+    """A flag that can be waited for, as threading.Event; asyncio's own knows no time-out."""
 
     def __init__(self) -> None:
-        self._event = asyncio.Event()
+        self._up = False
+        self._waiters: set[asyncio.Future[None]] = set()
 
     def set(self) -> None:
         """Raises the flag, for good."""
-        self._event.set()
+        self._up = True
+        for waiter in self._waiters:
+            _wake(waiter)
 
     def is_set(self) -> bool:
         """Whether the flag is up."""
-        return self._event.is_set()
+        return self._up
 
     async def wait(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 -- as threading.Event has it
         """Waits for the flag, for at most so many seconds; whether it is up."""
-        if timeout is not None and timeout <= 0:
-            return self._event.is_set()
+        if self._up or (timeout is not None and timeout <= 0):
+            return self._up
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+        self._waiters.add(waiter)
+        timer = None if timeout is None else loop.call_later(timeout, _wake, waiter)
         try:
-            async with asyncio.timeout(timeout):
-                await self._event.wait()
-        except TimeoutError:
-            return False
-        return True
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
+            if timer is not None:
+                timer.cancel()
+        return self._up
+
+
+def _wake(waiter: "asyncio.Future[None]") -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 # What `spawn` returns.

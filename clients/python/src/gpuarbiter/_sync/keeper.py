@@ -156,12 +156,13 @@ class Keeper:
             left = 0.0 if give_up_at is None else give_up_at - _clock.now()
             if give_up_at is not None and left <= 0:
                 reason = "DISCONNECTED" if self._record.ttl_deadline is None else "TTL_EXPIRED"
-                self._lose(reason, "the arbiter was out of reach for longer than it keeps the lease")
+                detail = "the arbiter was out of reach for longer than it keeps the lease"
+                self._lose(reason, detail, presumed=True)
                 self.stop()
             self._stopped.wait(left)
 
-    def _lose(self, reason: str, detail: str) -> None:
-        if self._record.lose(reason, detail):
+    def _lose(self, reason: str, detail: str, *, presumed: bool = False) -> None:
+        if self._record.lose(reason, detail, presumed=presumed):
             self._notices.lost()
 
     def _give_back(self, request: pb.ReleaseRequest) -> None:

@@ -231,8 +231,8 @@ class Lease:
         try:
             if self._record.released is not None:
                 return self._record.released
-            if self.lost_reason == "SUPERSEDED":  # it lives on, in another's hands
-                return self._record.gave_back(Released("SUPERSEDED", self._held(), already_ended=True))
+            if self.lost and not self._record.presumed:  # there is nothing to give back; another may have it
+                return self._record.gave_back(Released(self.lost_reason, self._held(), already_ended=True))
             return self._record.gave_back(_convert.released(self._ask_release(report, seconds)))
         finally:
             self._keeper.stop()
@@ -244,7 +244,7 @@ class Lease:
             fencing_token=self.fencing_token,
             report=None if report is None else _convert.work_report(report),
         )
-        # A lost lease is given back for the case that it is not; that is not worth waiting for.
+        # A lease presumed lost is given back for the case that it is not; that is not worth waiting for.
         deadline = _clock.now() + (min(seconds, _LOST_RELEASE_SECONDS) if self.lost else seconds)
         while True:
             try:

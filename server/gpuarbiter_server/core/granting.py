@@ -55,7 +55,7 @@ def grant(state: State, ticket: Ticket, gpus: list[Gpu], now: float) -> None:
     terms = ticket.terms
     shares = []
     for gpu in gpus:
-        share = Share(lease.lease_id, terms.memory_bytes, ticket.process, ticket.request.gpu.resident_bytes)
+        share = Share(lease.lease_id, terms.memory_bytes, ticket.process, ticket.request.gpu.resident_bytes, now)
         gpu.add(share, exclusive=terms.exclusive)
         gpu.newest_token = lease.token
         gpu.stats.waited(lease.queue_wait)

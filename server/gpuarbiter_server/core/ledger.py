@@ -32,6 +32,7 @@ class Share:
 
     __slots__ = (
         "baseline",
+        "begun_at",
         "committed",
         "declared",
         "ended_at",
@@ -47,8 +48,9 @@ class Share:
         "used_before",
     )
 
-    def __init__(self, lease_id: str, declared: int, process: ProcessId | None, stand_in: int) -> None:
+    def __init__(self, lease_id: str, declared: int, process: ProcessId | None, stand_in: int, begun_at: float) -> None:
         self.lease_id = lease_id
+        self.begun_at = begun_at
         self.declared = declared
         self.committed = declared
         self.exclusive = False
@@ -56,6 +58,7 @@ class Share:
         self.process = process
         # The request's resident_bytes, for holders without one.
         self.stand_in = stand_in
+        # By readings that were taken while it was held.
         self.observed: int | None = None
         self.peak: int | None = None
         # Every process that was ever attributed to this share.
@@ -68,13 +71,13 @@ class Share:
         self.ended_at = inf
         self.remaining = 0
 
-    def observe(self, observed: int) -> None:
-        """Takes in what the driver shows for this share."""
-        self.observed = observed
-        if self.peak is None or observed > self.peak:
-            self.peak = observed
-            if observed > self.declared:
-                self.committed = max(self.committed, int(observed * PEAK_MARGIN))
+    def observe(self, observed: int, at: float) -> None:
+        """Takes in what the driver showed for this share at a time."""
+        if observed > self.declared:
+            self.committed = max(self.committed, int(observed * PEAK_MARGIN))
+        if at >= self.begun_at:
+            self.observed = observed
+            self.peak = max(self.peak or 0, observed)
 
 
 class Gpu:
@@ -274,15 +277,16 @@ class Gpu:
 
     def settle(self) -> None:
         """Splits what the GPU has in use among the leases; the rest is unleased."""
-        used = self.reading.memory_used_bytes if self.reading else None
-        if used is None or self.stale:
+        reading = self.reading
+        used = reading.memory_used_bytes if reading else None
+        if reading is None or used is None or self.stale:
             return
         here = [*self.shares.values(), *self.departed.values()]
         measured = self._measures()
         by_pid = [share for share in here if measured and share.process is not None]
         by_word = [share for share in here if not measured or share.process is None]
         self._attribute()
-        rest = used - sum(self._observe(by_pid).values())
+        rest = used - sum(self._observe(by_pid, reading.time).values())
         claimed = sum(share.declared or share.committed for share in by_word)
         outsiders = self._outsiders(here, by_word) if by_word else 0
         self.unleased = max(0, rest - min(claimed, max(0, rest - outsiders)))
@@ -307,7 +311,7 @@ class Gpu:
                 self._by_holder[holder] = self._by_holder.get(holder, 0) + (seen.used_bytes or 0)
         self._attributed = (self.reading, self._owners.version)
 
-    def _observe(self, shares: list[Share]) -> dict[ProcessId, int]:
+    def _observe(self, shares: list[Share], at: float) -> dict[ProcessId, int]:
         """Shows each share what its holder's processes use; several of one holder split it."""
         attributed: dict[ProcessId, int] = {}
         for share in shares:
@@ -320,7 +324,7 @@ class Gpu:
             members = {process for process, holder in self._owner_of.items() if holder == share.process}
             for mate, weight in zip(mates, weights, strict=True):
                 mate.members |= members
-                mate.observe(total * weight // sum(weights))
+                mate.observe(total * weight // sum(weights), at)
         return attributed
 
     def _outsiders(self, here: list[Share], by_word: list[Share]) -> int:

@@ -8,6 +8,7 @@ from core.world import GIB, PATIENT, World, gpus, pid, settings
 from gpuarbiter_server.core import effects as fx
 from gpuarbiter_server.core.errors import ErrorReason
 from gpuarbiter_server.core.model import (
+    BusyPolicy,
     EndReason,
     EventType,
     GpuRequest,
@@ -237,13 +238,12 @@ def test_once_the_lease_has_ended_it_answers_ended_again() -> None:
 def test_after_a_decline_or_an_error_it_starts_anew(how: str) -> None:
     world = World(settings_=settings(queue_limit=0 if how == "refused" else 8))
     holder = world.acquire()
-    first = world.acquire(client="a", request_id="r", max_wait=1 if how == "timed out" else None)
-    match how:
-        case "timed out":
-            world.advance(1)
-        case "cancelled" | "declined":
-            world.release(request_id="r")
-    assert isinstance(first.last, fx.Failed)
+    busy = BusyPolicy.SKIP if how == "declined" else BusyPolicy.WAIT
+    first = world.acquire(client="a", request_id="r", busy=busy, max_wait=None if how == "cancelled" else 1)
+    if how == "cancelled":
+        world.release(request_id="r")
+    world.advance(1)
+    assert isinstance(first.last, fx.Declined if how == "declined" else fx.Failed)
     world.release(holder)
     assert world.again(first).held
 

@@ -373,3 +373,14 @@ def test_gpus_that_could_never_hold_it_are_no_candidates() -> None:
     assert small.on == ("gpu:0",)
     world.release(holder)
     assert waiting.on == ("gpu:1",)
+
+
+def test_a_reading_from_before_the_grant_tells_nothing_of_the_lease() -> None:
+    world = watched()
+    world.show(processes={})
+    world.advance(0.25)
+    lease = world.shared(10 * GIB, process=P)
+    assert world.snapshot().leases[0].gpus[0].observed_peak_bytes is None
+    released = world.release(lease)
+    assert released.memory_verdict is MemoryVerdict.UNSPECIFIED
+    assert released.memory_peak_bytes is None

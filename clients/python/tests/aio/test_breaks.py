@@ -223,3 +223,39 @@ async def test_a_release_that_nobody_takes_fails_in_bounded_time(
             await lease.release()
         assert lease.released is None
         assert not lease.lost
+
+
+async def test_a_stranger_that_cannot_be_given_back_is_only_logged(
+    scripted: ScriptedArbiter, arbiter: AsyncArbiter, caplog: pytest.LogCaptureFixture
+):
+    def other(call: Call):
+        yield call.granted(lease_id="lease-2")
+        yield from call.hold()
+
+    scripted.answers["Release"] = lambda _request, context: context.abort(grpc.StatusCode.NOT_FOUND, "whose?")
+    scripted.scripts += [breaking, other]
+    async with arbiter.lease("ASR") as lease:
+        scripted.open("break")
+        await async_until(lambda: "could not be given back: whose?" in caplog.text)
+        assert lease.lost
+
+
+async def test_a_bug_in_following_a_lease_is_a_loss(
+    scripted: ScriptedArbiter, arbiter: AsyncArbiter, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    def script(call: Call):
+        yield call.granted()
+        yield call.yield_requested()
+        yield from call.hold()
+
+    def bug(*_arguments: Any):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("gpuarbiter._record.LeaseRecord.yield_asked", bug)
+    scripted.scripts.append(script)
+    async with arbiter.lease("ASR") as lease:
+        await async_until(lambda: lease.lost)
+        assert (lease.lost_reason, lease.lost_detail) == ("UNFOLLOWED", "a bug")
+        await async_until(scripted.calls[0].closed.is_set)
+    assert "following it failed" in caplog.text
+    assert len(scripted.seen["Release"]) == 1, "the arbiter still holds it"

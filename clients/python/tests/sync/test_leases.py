@@ -14,6 +14,7 @@ from gpuarbiter.v1 import lease_pb2
 
 def test_a_with_block_holds_a_lease_and_gives_it_back(scripted: ScriptedArbiter, arbiter: Arbiter):
     with arbiter.lease("ASR", memory="6GiB") as lease:
+        assert arbiter.address == scripted.address
         assert lease.lease_id == "lease-1"
         assert lease.fencing_token == 7
         assert lease.task_type == "ASR"

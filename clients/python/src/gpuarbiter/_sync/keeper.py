@@ -88,7 +88,7 @@ class Keeper:
                 failure = self._rejoin()
         except Exception as error:  # a holder must not believe in a lease that nobody follows
             logger.exception("lease %s: following it failed", self._record.lease.lease_id)
-            self._lose("UNFOLLOWED", str(error))
+            self._lose("UNFOLLOWED", str(error), presumed=True)
         finally:
             self._stream.cancel()
 

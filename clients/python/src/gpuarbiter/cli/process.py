@@ -49,7 +49,7 @@ class ProcessGroup:
         if os.name == "posix":
             # No preexec_fn: it does not mix with gRPC's threads.
             self._child = subprocess.Popen(command, env=environment, process_group=0)  # noqa: S603 -- the user's own command
-        else:
+        else:  # pragma: no cover -- Windows
             self._child = subprocess.Popen(command, env=environment)  # noqa: S603 -- the user's own command
         # The leader's pid is the group's id.
         self.pid = self._child.pid
@@ -62,8 +62,7 @@ class ProcessGroup:
             return
         while True:
             state = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WSTOPPED | os.WNOWAIT)
-            if state is None:  # only with WNOHANG
-                continue
+            assert state is not None, "None comes with WNOHANG only"
             if state.si_code == os.CLD_STOPPED:
                 os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOHANG)  # or it would be told again at once
                 self._events.put(Stopped(state.si_status))
@@ -73,7 +72,7 @@ class ProcessGroup:
 
     def send(self, number: int) -> None:
         """Sends a signal to every process of the group."""
-        if os.name != "posix":
+        if os.name != "posix":  # pragma: no cover -- Windows
             self._child.terminate()
             return
         try:
@@ -102,7 +101,7 @@ class ProcessGroup:
 
     def _living(self) -> bool:
         """Whether the group has a process that is not a zombie."""
-        if os.name != "posix":
+        if os.name != "posix":  # pragma: no cover -- Windows
             return self._child.poll() is None
         if not (_PROC / "self" / "stat").exists():
             self._child.poll()

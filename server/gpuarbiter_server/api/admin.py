@@ -51,14 +51,15 @@ class GpuArbiterAdminService:
     async def get_config(self, message: Request, context: Context) -> pb.GetConfigResponse:
         """The configuration in force."""
         await _admitted(message, context)
-        return pb.GetConfigResponse(config_yaml=self._config.config.to_yaml(), revision=self._config.revision)
+        config_yaml, revision = await self._config.shown()
+        return pb.GetConfigResponse(config_yaml=config_yaml, revision=revision)
 
     async def update_config(self, message: Request, context: Context) -> pb.UpdateConfigResponse:
         """Checks and applies a change as a whole, or refuses it as a whole."""
         request: pb.UpdateConfigRequest = await _admitted(message, context)
         revision = request.revision if request.HasField("revision") else None
         try:
-            update = self._config.update(request.patch_yaml, revision=revision, dry_run=request.dry_run)
+            update = await self._config.update(request.patch_yaml, revision=revision, dry_run=request.dry_run)
         except StaleRevisionError as error:
             facts = {"revision": str(self._config.revision)}
             await abort(context, ArbiterError(ErrorReason.STALE_TOKEN, str(error), metadata=facts))
@@ -66,7 +67,7 @@ class GpuArbiterAdminService:
             violations = [Violation(f"patch_yaml:{p.key}", str(p)) for p in error.problems]
             await abort(context, invalid(*violations))
         return pb.UpdateConfigResponse(
-            config_yaml=update.config.to_yaml(), revision=update.revision, restart_needed=update.restart_needed
+            config_yaml=update.config_yaml, revision=update.revision, restart_needed=update.restart_needed
         )
 
     async def list_events(self, message: Request, context: Context) -> None:

@@ -107,8 +107,7 @@ class State:
     def ready_again(self, tickets: Iterable[Ticket]) -> None:
         """These gated tickets may have a chance again."""
         for ticket in tickets:
-            if ticket.entry is not None:
-                self.queue.unpark(ticket)
+            self.queue.unpark(ticket)
         self.dirty = True
 
     def record(self, kind: EventType, subject: "Ticket | Lease", **facts: object) -> None:

@@ -137,10 +137,11 @@ class WaitQueue:
     def unpark(self, ticket: Ticket) -> None:
         """Gives a parked ticket back to the scheduler."""
         lane, entry = _place(ticket)
-        if ticket.gate is not None:
-            ticket.gate.drop(entry)
-            ticket.gate = None
-            lane.ready.add(entry)
+        gate, ticket.gate = ticket.gate, None
+        if gate is None:
+            raise ValueError(f"request {ticket.key.request_id} is not kept back by any gate")
+        gate.drop(entry)
+        lane.ready.add(entry)
 
     def position(self, ticket: Ticket) -> int:
         """1 is the head; counts those ahead that share a candidate with this one."""

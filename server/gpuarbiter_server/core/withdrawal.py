@@ -24,8 +24,6 @@ _DECLINED_OUTCOMES = {BusyPolicy.SKIP: "skipped", BusyPolicy.FALLBACK_CPU: "fall
 
 def leave_queue(state: State, ticket: Ticket) -> None:
     """Takes a ticket out of the queue and stops its clocks; who it belongs to stays as it is."""
-    if ticket.entry is None:
-        return
     state.queue.remove(ticket)
     state.waiting[ticket.key.identity] -= 1
     if not state.waiting[ticket.key.identity]:

@@ -338,3 +338,25 @@ async def test_a_lease_outlives_neither_its_arbiter_nor_its_with_block(arbiter: 
     async with arbiter.lease("ASR") as lease:
         await arbiter.close()
         assert lease.released is not None
+
+
+async def test_a_report_that_cannot_be_told_is_refused_when_it_is_made(
+    scripted: ScriptedArbiter, arbiter: AsyncArbiter
+):
+    async with arbiter.lease("ASR") as lease:
+        assert lease.lease_id
+        with pytest.raises(ValueError, match="6G"):
+            lease.report(WorkReport(peak_memory="6G"))
+    assert scripted.seen["Release"][0].report.peak_memory_bytes == 0
+
+
+async def test_a_bug_in_releasing_hides_nothing(
+    arbiter: AsyncArbiter, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    def bug(*_arguments: Any):
+        raise AttributeError("a bug")
+
+    monkeypatch.setattr("gpuarbiter._convert.released", bug)
+    with pytest.raises(ZeroDivisionError):
+        await fail_under_a_lease(arbiter)
+    assert "could not be released" in caplog.text

@@ -339,3 +339,23 @@ def test_a_lease_outlives_neither_its_arbiter_nor_its_with_block(arbiter: Arbite
     with arbiter.lease("ASR") as lease:
         arbiter.close()
         assert lease.released is not None
+
+
+def test_a_report_that_cannot_be_told_is_refused_when_it_is_made(scripted: ScriptedArbiter, arbiter: Arbiter):
+    with arbiter.lease("ASR") as lease:
+        assert lease.lease_id
+        with pytest.raises(ValueError, match="6G"):
+            lease.report(WorkReport(peak_memory="6G"))
+    assert scripted.seen["Release"][0].report.peak_memory_bytes == 0
+
+
+def test_a_bug_in_releasing_hides_nothing(
+    arbiter: Arbiter, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    def bug(*_arguments: Any):
+        raise AttributeError("a bug")
+
+    monkeypatch.setattr("gpuarbiter._convert.released", bug)
+    with pytest.raises(ZeroDivisionError):
+        fail_under_a_lease(arbiter)
+    assert "could not be released" in caplog.text

@@ -1,7 +1,8 @@
 """What happens behind a lease while it is held: its stream followed, rejoined, and its ttl renewed.
 
-Law: a holder never believes in a lease for longer than the arbiter can have kept it. When the line
-breaks, the lease is uncertain, and it is taken for lost once its own time has passed by the own clock.
+Law: a holder is told when it can no longer believe in its lease. When the line breaks, the lease is
+uncertain, and once its own time has passed by the own clock (the ttl from the sending of the last renewal,
+otherwise the grace from the moment that the break was noticed) it is presumed lost.
 """
 
 import logging

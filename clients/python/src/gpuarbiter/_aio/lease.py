@@ -213,7 +213,12 @@ class AsyncLease:
         self._record.changed(reply.lease, sent)
 
     def report(self, report: WorkReport) -> None:
-        """Sets what is told about the work when the lease is released."""
+        """Sets what is told about the work when the lease is released.
+
+        Raises:
+            ValueError, TypeError: it says something that cannot be told.
+        """
+        _convert.work_report(report)
         self._report = report
 
     async def release(self, report: WorkReport | None = None) -> Released:
@@ -270,8 +275,10 @@ class AsyncLease:
             return
         try:
             await backend.finish(self._release, report, seconds)
-        except (ArbiterError, RuntimeError) as failure:
+        except ArbiterError as failure:
             logger.warning("lease %s could not be released, and ends by itself: %s", self.lease_id, failure)
+        except Exception:  # whatever it is, the body's own exception counts more
+            logger.exception("lease %s could not be released, and ends by itself", self.lease_id)
 
     def _held(self) -> timedelta:
         return timedelta(seconds=_clock.now() - self._granted_at)

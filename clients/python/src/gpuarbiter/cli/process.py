@@ -14,6 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+# Windows has neither, and ends processes in one way only.
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
+CONTINUE = getattr(signal, "SIGCONT", signal.SIGTERM)
 _POLL_SECONDS = 0.02
 _KILLED_SECONDS = 2.0
 _PROC = Path("/proc")
@@ -84,9 +87,9 @@ class ProcessGroup:
         """Ends what is left of the group after its leader: asked first, killed after the grace. Whether all is gone."""
         if self._living():
             self.send(signal.SIGTERM)
-            self.send(signal.SIGCONT)
+            self.send(CONTINUE)
             if not self._gone_within(grace_seconds):
-                self.send(signal.SIGKILL)
+                self.send(KILL)
         gone = self._gone_within(_KILLED_SECONDS)
         self._child.wait()
         return gone

@@ -16,14 +16,16 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gpuarbiter.cli import kinds
 from gpuarbiter.cli.output import Messages
+from gpuarbiter.cli.process import ProcessGroup
+from gpuarbiter.cli.supervisor import Lost, Signalled, Supervisor
+from gpuarbiter.cli.terminal import Terminal
 
 if TYPE_CHECKING:
-    from gpuarbiter import Arbiter, Lease, LeaseOptions, Queued, YieldRequest
+    from gpuarbiter import Arbiter, Lease, LeaseOptions, Queued
 
 NO_GPU = 124
 FAILURE = 125
@@ -46,21 +48,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hold", type=kinds.duration, help="how long the command is meant to run, such as 2h")
     parser.add_argument("--shared", action="store_true", help="beside other shared leases")
     parser.add_argument("argv", nargs="+", metavar="COMMAND", help="the command and its arguments, after --")
-
-
-@dataclass(frozen=True, slots=True)
-class Signalled:
-    """A signal that is meant for the command."""
-
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """The lease is lost."""
-
-    reason: str
-    detail: str
 
 
 class Interrupted(BaseException):
@@ -191,9 +178,6 @@ def _run_command(
     command: list[str], environment: dict[str, str], messages: Messages, events: "queue.SimpleQueue[object]"
 ) -> tuple[int, Any]:
     """Runs it to its end; the exit code, and how the work turned out."""
-    from gpuarbiter.cli.process import ProcessGroup
-    from gpuarbiter.cli.terminal import Terminal
-
     with Terminal() as terminal:
         try:
             group = ProcessGroup(command, environment, events)
@@ -201,9 +185,9 @@ def _run_command(
             messages.error(f"{command[0]}: {error.strerror}")
             return (NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_EXECUTE), "FAILED"
         terminal.hand_to(group.pid)
-        supervisor = _Supervisor(group, messages, events)
+        supervisor = Supervisor(group, messages, events)
         try:
-            code = supervisor.follow()
+            code = supervisor.follow(END_SECONDS)
         finally:
             if not group.end(END_SECONDS):
                 messages.note("left", "some processes of the command could not be ended")
@@ -213,70 +197,3 @@ def _run_command(
     if supervisor.signalled or code in {128 + signal.SIGINT, 128 + signal.SIGTERM}:
         return code, "CANCELLED"
     return code, "OK" if code == 0 else "FAILED"
-
-
-class _Supervisor:
-    """Carries events to the command until it ends."""
-
-    def __init__(self, group: Any, messages: Messages, events: "queue.SimpleQueue[object]") -> None:
-        self._group = group
-        self._messages = messages
-        self._events = events
-        self._kill_at: float | None = None
-        self.lost = False
-        self.signalled = False
-
-    def follow(self) -> int:
-        """Until the command ended; its exit code."""
-        from gpuarbiter.cli.process import Exited
-
-        while True:
-            try:
-                event = self._events.get(timeout=self._patience())
-            except queue.Empty:
-                self._kill_at = None
-                self._group.send(signal.SIGKILL)
-                continue
-            if isinstance(event, Exited):
-                return event.code
-            self._take(event)
-
-    def _patience(self) -> float | None:
-        return None if self._kill_at is None else max(0.0, self._kill_at - time.monotonic())
-
-    def _take(self, event: object) -> None:
-        from gpuarbiter.cli.process import Stopped
-
-        if isinstance(event, Signalled):
-            self.signalled = True
-            self._group.send(event.number)
-        elif isinstance(event, Lost):
-            self.lost = True
-            why = f"{event.reason}: {event.detail}" if event.detail else event.reason
-            self._messages.error(f"the lease is lost ({why}); ending the command", reason=event.reason)
-            self._group.send(signal.SIGTERM)
-            self._kill_at = time.monotonic() + END_SECONDS
-        elif isinstance(event, Stopped):
-            self._resume(event.signal)
-        else:
-            self._say_yield(event)
-
-    def _resume(self, number: int) -> None:
-        # A stopped command would sit on the GPU; and one that touched the terminal before it was handed
-        # over was stopped for that alone. SIGSTOP is somebody's deliberate act, and stays.
-        if number == signal.SIGSTOP:
-            return
-        if number == signal.SIGTSTP:
-            self._messages.note("resumed", "a command cannot be stopped while it holds a GPU; it goes on")
-        self._group.send(signal.SIGCONT)
-
-    def _say_yield(self, asked: Any) -> None:
-        request: YieldRequest = asked
-        grace = "" if request.grace is None else f", and will take it in {request.grace.total_seconds():g}s"
-        detail = f": {request.detail}" if request.detail else ""
-        self._messages.note(
-            "yield_requested",
-            f"the arbiter asks for the GPU ({request.reason}{detail}){grace}",
-            reason=request.reason,
-            grace_seconds=None if request.grace is None else request.grace.total_seconds(),
-        )

@@ -119,7 +119,7 @@ class Session:
     async def _read(self) -> None:
         """Takes calls until the client's side ends; ArbiterError for a message that cannot be decoded."""
         while True:
-            while len(self._outbox) > _MOST_UNWRITTEN:
+            while len(self._outbox) + len(self._open) > _MOST_UNWRITTEN:
                 self._room.clear()
                 await self._room.wait()
             message = await self._context.read()

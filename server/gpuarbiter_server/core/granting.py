@@ -25,6 +25,17 @@ def schedule(state: State, now: float) -> None:
     """Grants whatever can be granted now."""
     if not state.settings.enabled:
         _grant_all(state, now)
+    while _walk(state, now):
+        pass
+    state.notices_due = True
+
+
+def _walk(state: State, now: float) -> bool:
+    """Goes down the queue; returns whether it has to begin again.
+
+    A grant can reach a limit that gates one of those ahead: then that one holds nobody back any more.
+    """
+    keeping: list[Ticket] = []
     held: set[str] = set()
     waits_on_memory: set[str] = set()
     heads = [(lane.ready.first(), number, lane) for number, lane in enumerate(state.queue.lanes) if lane.ready]
@@ -33,17 +44,21 @@ def schedule(state: State, now: float) -> None:
         entry, number, lane = heads[0]
         ticket = entry[2]
         if _pass_or_grant(state, ticket, held, now):
+            granted = ticket.entry is None
+            if granted and any(state.gates.closed(other, state.settings) for other in keeping):
+                return True
             _advance(heads, lane, number)
             continue
         heapq.heappop(heads)
         held |= lane.keys
+        keeping.append(ticket)
         reason = wait_reason(state, ticket)
         if reason in _MEMORY_REASONS:
             waits_on_memory |= lane.keys
         if reason is WaitReason.MEMORY_RECOVERY:
             _await_recovery(state, ticket.gpus)
     _tell_sampler(state, frozenset(waits_on_memory))
-    state.notices_due = True
+    return False
 
 
 def grant(state: State, ticket: Ticket, gpus: list[Gpu], now: float) -> None:

@@ -7,12 +7,11 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from starlette.applications import Starlette
 
 from gpuarbiter_server import __version__
@@ -20,7 +19,7 @@ from gpuarbiter_server.api.admin import GpuArbiterAdminService
 from gpuarbiter_server.api.attestation import AttestationServer
 from gpuarbiter_server.api.calls import Intake
 from gpuarbiter_server.api.convert_out import Converter
-from gpuarbiter_server.api.server import AddressInUseError, GrpcServer
+from gpuarbiter_server.api.server import GrpcServer, ListenError
 from gpuarbiter_server.api.service import GpuArbiterService
 from gpuarbiter_server.config import Address, Config, ConfiguredGpus, SimulatedGpus
 from gpuarbiter_server.core.arbiter import Arbiter
@@ -36,15 +35,18 @@ from gpuarbiter_server.runtime.about import About
 from gpuarbiter_server.runtime.clock import monotonic, wall
 from gpuarbiter_server.runtime.live_config import LiveConfig
 from gpuarbiter_server.runtime.runtime import Runtime
+from gpuarbiter_server.runtime.threads import within
 from gpuarbiter_server.store.history import History
 from gpuarbiter_server.telemetry import logs
 from gpuarbiter_server.telemetry.metrics import Metrics
 from gpuarbiter_server.web import app as web
+from gpuarbiter_server.web import serving
 
 log = logging.getLogger(__name__)
 
 # A driver that does not answer its first call by then counts as none.
 _DRIVER_PATIENCE = 15.0
+_LAST_PATIENCE = 1.0
 # Fencing tokens start here when nothing is known of earlier ones: above all of an earlier start, as long
 # as it granted fewer than 2^20 leases a second.
 _TOKENS_PER_SECOND = 1 << 20
@@ -125,7 +127,7 @@ async def serve(config: Config, *, ready: Callable[[Addresses], None]) -> None:
         loop.add_signal_handler(number, _told_to_stop, stop)
     backend, specs = await _gpus(config)
     async with contextlib.AsyncExitStack() as stack:
-        stack.callback(backend.close)
+        stack.push_async_callback(_close, backend)
         server = await _assemble(config, backend, specs, stack)
         ready(server.addresses)
         await stop.wait()
@@ -213,7 +215,7 @@ async def _gpus(config: Config) -> tuple[GpuBackend, list[GpuSpec]]:
         case _:
             backend = NvmlBackend()
     try:
-        found = await asyncio.wait_for(asyncio.to_thread(backend.open), _DRIVER_PATIENCE)
+        found = await within(_DRIVER_PATIENCE, backend.open)
     except NoDriverError as error:
         raise StartError(
             f"{error}; without an NVIDIA driver set gpus to a list of GPUs, or to sim:1x24GiB for simulated ones"
@@ -221,6 +223,12 @@ async def _gpus(config: Config) -> tuple[GpuBackend, list[GpuSpec]]:
     except TimeoutError as error:
         raise StartError(f"the NVIDIA driver did not answer within {_DRIVER_PATIENCE:g} s") from error
     return backend, list(found)
+
+
+async def _close(backend: GpuBackend) -> None:
+    """A driver that hangs does not keep the arbiter from ending."""
+    with contextlib.suppress(TimeoutError):
+        await within(_LAST_PATIENCE, backend.close)
 
 
 def _attestation(config: Config) -> AttestationServer | None:
@@ -254,17 +262,17 @@ async def _listen(
 ) -> Addresses:
     """Takes every address that is configured, or none: StartError says which is taken."""
     path, grpc_at, http_at = config.listen.socket_path(), config.listen.grpc_address(), config.listen.http_address()
-    http_socket = _bind(http_at) if http_at is not None else None
+    stack.push_async_callback(server.stop, 0.5)
+    http_socket = _bind(http_at, stack) if http_at is not None else None
     try:
         port = server.listen_tcp(str(grpc_at)) if grpc_at is not None else None
         if path is not None:
             server.listen_unix(path)
-    except AddressInUseError as error:
+    except ListenError as error:
         raise StartError(str(error)) from error
     await server.start()
-    stack.push_async_callback(server.stop, 0.5)
     if http_socket is not None:
-        stack.push_async_callback(await _start_http(http_socket, application))
+        stack.push_async_callback(serving.serve(http_socket, application))
     return Addresses(
         grpc=str(Address(grpc_at.host, port)) if grpc_at is not None and port else None,
         socket=path,
@@ -272,44 +280,20 @@ async def _listen(
     )
 
 
-def _bind(address: Address) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def _bind(address: Address, stack: contextlib.AsyncExitStack) -> socket.socket:
     try:
-        listener.bind((address.host, address.port))
+        listener = serving.bind(address.host, address.port)
     except OSError as error:
-        listener.close()
         raise StartError(
             f"{address} is in use or cannot be bound: does another gpu-arbiterd run there? ({error.strerror})"
         ) from error
+    stack.callback(listener.close)
     return listener
 
 
 def _name(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return str(Address(host, port))
-
-
-class _HttpServer(uvicorn.Server):
-    """A uvicorn that leaves the signals to us."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Captures none."""
-        yield
-
-
-async def _start_http(listener: socket.socket, application: Starlette) -> Callable[[], Awaitable[None]]:
-    """Serves HTTP; returns what ends it."""
-    server = _HttpServer(uvicorn.Config(application, log_config=None, access_log=False, lifespan="off"))
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-
-    async def end() -> None:
-        server.should_exit = True
-        await task
-
-    return end
 
 
 async def _first_of(*waits: Any) -> None:

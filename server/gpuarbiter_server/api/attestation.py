@@ -17,11 +17,11 @@ import os
 import secrets
 import select
 import socket
-import stat
 import struct
 from collections.abc import Callable
 from pathlib import Path
 
+from gpuarbiter_server.api.sockets import remove_leftover
 from gpuarbiter_server.core.model import ProcessId
 from gpuarbiter_server.gpu.processes import identify, is_alive
 
@@ -75,7 +75,7 @@ class AttestationServer:
             message = "this platform's sockets do not tell who is calling"
             raise OSError(message)
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _remove_leftover(self._path)
+        remove_leftover(self._path)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             listener.setblocking(False)
@@ -182,24 +182,3 @@ def _peer_is_dead(connection: socket.socket) -> bool:
         return bool(poll.poll(0))
     finally:
         os.close(pidfd)
-
-
-def _remove_leftover(path: Path) -> None:
-    try:
-        is_socket = stat.S_ISSOCK(path.lstat().st_mode)
-    except FileNotFoundError:
-        return
-    if not is_socket:
-        message = f"{path} is there and is no socket"
-        raise FileExistsError(message)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(str(path))
-        except (ConnectionRefusedError, FileNotFoundError):
-            path.unlink(missing_ok=True)
-            return
-        except BlockingIOError:
-            pass  # its backlog is full: somebody is there, and busy
-    message = f"somebody answers at {path} already: is another arbiter running?"
-    raise OSError(message)

@@ -4,11 +4,11 @@ TCP ports are not shared (so_reuseport off), and a Unix socket belongs to whoeve
 it: gRPC itself would let a second server bind either without a word.
 """
 
-import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 from google.protobuf import message_factory
@@ -20,6 +20,7 @@ from gpuarbiter.v1 import admin_pb2, gpu_arbiter_pb2
 from gpuarbiter_server.api import reflection
 from gpuarbiter_server.api.admin import GpuArbiterAdminService
 from gpuarbiter_server.api.service import GpuArbiterService
+from gpuarbiter_server.api.sockets import claim
 from gpuarbiter_server.api.wire import decoder
 
 _ARBITER: ServiceDescriptor = gpu_arbiter_pb2.DESCRIPTOR.services_by_name["GpuArbiter"]
@@ -39,8 +40,8 @@ _OPTIONS = (
 )
 
 
-class AddressInUseError(Exception):
-    """Another server listens there already."""
+class ListenError(Exception):
+    """An address cannot be listened on; the message says which, and why or what to look for."""
 
 
 class GrpcServer:
@@ -61,23 +62,26 @@ class GrpcServer:
         reflection.enable(names, self._server)
 
     def listen_tcp(self, address: str) -> int:
-        """Listens on host:port; returns the port. AddressInUseError when someone does already."""
+        """Listens on host:port; returns the port. ListenError when someone does already."""
         try:
-            port = self._server.add_insecure_port(address)
+            return self._server.add_insecure_port(address)
         except RuntimeError as error:
-            raise AddressInUseError(_in_use(address)) from error
-        if not port:
-            raise AddressInUseError(_in_use(address))
-        return port
+            raise ListenError(
+                f"{address} is in use or cannot be bound: does another gpu-arbiterd run there?"
+            ) from error
 
     def listen_unix(self, path: Path) -> None:
-        """Listens on a Unix socket that only this user can reach. AddressInUseError when someone does already."""
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._locks.append(_lock(path))
-        path.unlink(missing_ok=True)
+        """Listens on a Unix socket that only this user can reach. ListenError when someone does already."""
+        try:
+            self._locks.append(claim(path))
+        except OSError as error:
+            raise ListenError(f"cannot listen on unix:{path}: {error}") from error
         before = os.umask(0o177)
         try:
-            self._server.add_insecure_port(f"unix:{path}")
+            # What follows "unix:" is part of a URI.
+            self._server.add_insecure_port(f"unix:{quote(str(path))}")
+        except RuntimeError as error:
+            raise ListenError(f"cannot listen on unix:{path}: gRPC does not take the path") from error
         finally:
             os.umask(before)
         self._sockets.append(path)
@@ -98,6 +102,8 @@ class GrpcServer:
             path.unlink(missing_ok=True)
         for lock in self._locks:
             os.close(lock)
+        self._sockets.clear()
+        self._locks.clear()
 
     async def _set_health(self, status: int) -> None:
         for name in ("", _ARBITER.full_name, _ADMIN.full_name):
@@ -124,18 +130,3 @@ def _handlers(service: ServiceDescriptor, implementation: object) -> Any:
 
 def _snake(name: str) -> str:
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")
-
-
-def _lock(path: Path) -> int:
-    """Takes the lock beside a socket, for as long as the process lives."""
-    lock = os.open(path.with_name(path.name + ".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(lock)
-        raise AddressInUseError(_in_use(f"unix:{path}")) from error
-    return lock
-
-
-def _in_use(address: str) -> str:
-    return f"{address} is in use or cannot be bound: does another gpu-arbiterd run there?"

@@ -6,7 +6,7 @@ what it cannot show is whether an arbiter is right, only whether a client copes.
 """
 
 import threading
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from datetime import timedelta
@@ -22,6 +22,14 @@ from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
 from gpuarbiter.v1 import gpu_arbiter_pb2_grpc as rpc
 
 GATE_SECONDS = 20.0
+CALLS = tuple(
+    method.name
+    for service in (
+        pb.DESCRIPTOR.services_by_name["GpuArbiter"],
+        admin_pb2.DESCRIPTOR.services_by_name["GpuArbiterAdmin"],
+    )
+    for method in service.methods
+)
 UUID = "GPU-00000000-0000-0000-0000-000000000001"
 
 
@@ -122,7 +130,7 @@ class Call:
 
     def wait(self, gate: str) -> bool:
         """Waits until the test opens the gate; False when the stream ended first."""
-        opened = self.arbiter.gates[gate]
+        opened = self.arbiter.gate(gate)
         for _ in range(int(GATE_SECONDS / 0.01)):
             if opened.wait(0.01):
                 return True
@@ -150,9 +158,10 @@ class ScriptedArbiter(rpc.GpuArbiterServicer):
 
     def __init__(self) -> None:
         self.scripts: deque[Script] = deque()
-        self.gates: defaultdict[str, threading.Event] = defaultdict(threading.Event)
+        self._gates: dict[str, threading.Event] = {}
+        self._gates_lock = threading.Lock()
         # Everything that arrived, by the name of the call: requests, and call metadata.
-        self.seen: defaultdict[str, list[Any]] = defaultdict(list)
+        self.seen: dict[str, list[Any]] = {name: [] for name in CALLS}
         self.metadata: list[dict[str, str | bytes]] = []
         self.answers: dict[str, Callable[[Any, Any], Any]] = {}
         self.snapshots: list[snapshot_pb2.ArbiterSnapshot] = [snapshot_pb2.ArbiterSnapshot(revision=1)]
@@ -180,9 +189,14 @@ class ScriptedArbiter(rpc.GpuArbiterServicer):
             self._server.stop(None).wait()
             self._server = None
 
+    def gate(self, name: str) -> threading.Event:
+        """A gate: the same one for a test and for the scripts that wait there, whoever comes first."""
+        with self._gates_lock:
+            return self._gates.setdefault(name, threading.Event())
+
     def open(self, gate: str) -> None:
         """Lets the scripts that wait there go on."""
-        self.gates[gate].set()
+        self.gate(gate).set()
 
     def note(self, name: str, request: Any, context: Any) -> None:
         """Keeps what arrived."""

@@ -83,7 +83,7 @@ async def test_a_release_goes_on_when_its_caller_is_cancelled(scripted: Scripted
     def slow(_request: object, _context: object):
         from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
 
-        scripted.gates["go"].wait(10)
+        scripted.gate("go").wait(10)
         return pb.ReleaseResponse(reason=lease_pb2.END_REASON_RELEASED)
 
     scripted.answers["Release"] = slow

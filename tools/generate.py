@@ -14,6 +14,7 @@ from pathlib import Path
 from grpc_tools import protoc
 
 from tools.reference import configuration_reference
+from tools.unasync import sync_client
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTO = ROOT / "proto"
@@ -45,7 +46,7 @@ def stubs() -> Files:
     return {path: text for path, text in made.items() if not path.stem.endswith("_grpc") or "Stub" in text}
 
 
-GENERATORS: list[Callable[[], Files]] = [stubs, configuration_reference]
+GENERATORS: list[Callable[[], Files]] = [stubs, sync_client, configuration_reference]
 
 
 def stale(files: Files) -> Iterator[Path]:

@@ -21,7 +21,7 @@ from gpuarbiter_server.api.calls import Intake
 from gpuarbiter_server.api.convert_out import Converter
 from gpuarbiter_server.api.server import GrpcServer, ListenError
 from gpuarbiter_server.api.service import GpuArbiterService
-from gpuarbiter_server.config import Address, Config, ConfiguredGpus, SimulatedGpus
+from gpuarbiter_server.config import IN_MEMORY, Address, Config, ConfiguredGpus, SimulatedGpus
 from gpuarbiter_server.core.arbiter import Arbiter
 from gpuarbiter_server.core.events import DriverChanged, Shutdown
 from gpuarbiter_server.core.model import GpuSpec, Holder, ProcessId
@@ -125,6 +125,12 @@ async def serve(config: Config, *, ready: Callable[[Addresses], None]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _told_to_stop, stop)
+    if config.journal.durability != IN_MEMORY:
+        log.warning(
+            "journal.durability: %s is not in force in this version: leases are kept in memory, and forgotten when the "
+            "arbiter stops",
+            config.journal.durability,
+        )
     backend, specs = await _gpus(config)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(_close, backend)

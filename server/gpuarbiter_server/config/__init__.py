@@ -10,8 +10,10 @@ from gpuarbiter_server.config.load import json_schema, load, merge_patch, restar
 from gpuarbiter_server.config.migrate import Migrated, migrate, migrate_with_notes
 from gpuarbiter_server.config.model import Config
 from gpuarbiter_server.config.problems import ConfigError, Problem
+from gpuarbiter_server.config.sections import IN_MEMORY
 
 __all__ = [
+    "IN_MEMORY",
     "Address",
     "AutoGpus",
     "Config",

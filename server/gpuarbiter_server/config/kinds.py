@@ -30,6 +30,7 @@ MIN_INTERVAL = 0.01
 MAX_INTERVAL = 60.0
 TASK_TYPE_PATTERN = r"[A-Za-z0-9_.-]{1,64}"
 _NODE_PATTERN = r"[A-Za-z0-9_.-]{1,253}"
+_DURABILITIES = ("full", "relaxed", "memory")
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 
 _E = TypeVar("_E", bound=IntEnum)
@@ -143,6 +144,12 @@ def _node(value: object) -> str:
     return value
 
 
+def _folder(value: object) -> str:
+    if not isinstance(value, str) or not (value == "auto" or re.fullmatch(r"/[^\x00-\x1f]*", value)):
+        raise ValueError("auto, or the absolute path of a directory")
+    return value
+
+
 def _on_stale(value: object) -> bool:
     return _word(("declarations", "refuse"))(value) == "refuse"
 
@@ -252,4 +259,16 @@ Node = Annotated[
     PlainValidator(_node),
     WithJsonSchema({"type": "string", "pattern": f"^{_NODE_PATTERN}$"}),
     Kind("auto or name"),
+]
+Folder = Annotated[
+    str,
+    PlainValidator(_folder),
+    WithJsonSchema({"type": "string", "pattern": r"^(auto|/.*)$"}),
+    Kind("auto or absolute path"),
+]
+Durability = Annotated[
+    str,
+    PlainValidator(_word(_DURABILITIES)),
+    WithJsonSchema({"enum": list(_DURABILITIES)}),
+    Kind(one_of(list(_DURABILITIES))),
 ]

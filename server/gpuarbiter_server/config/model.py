@@ -20,6 +20,7 @@ from gpuarbiter_server.config.problems import Fault, Path, Rejection
 from gpuarbiter_server.config.sections import (
     CORE,
     HistorySection,
+    JournalSection,
     LimitsSection,
     Listen,
     MemorySection,
@@ -98,6 +99,7 @@ class Config(Section):
     memory: MemorySection = Field(default_factory=MemorySection)
     sampler: SamplerSection = Field(default_factory=SamplerSection)
     limits: LimitsSection = Field(default_factory=LimitsSection)
+    journal: JournalSection = Field(default_factory=JournalSection)
     history: HistorySection = Field(default_factory=HistorySection)
     shutdown_grace: kinds.Duration = live(
         5.0, "How long holders may still renew and release after the arbiter was told to stop."

@@ -21,6 +21,10 @@ RESTART = "at the next start"
 EFFECT = "x-takes-effect"
 
 
+# The only durability that this version has.
+IN_MEMORY = "memory"
+
+
 def live(default: Any, what: str, *, alias: str | None = None) -> Any:
     """A key that a live change reaches."""
     return Field(default, description=what, alias=alias, json_schema_extra={EFFECT: LIVE})
@@ -170,3 +174,14 @@ class HistorySection(Section):
     """The audit trail."""
 
     max_events: kinds.Count = restart(10_000, "Events that are kept; the oldest go first.")
+
+
+class JournalSection(Section):
+    """What survives a restart. Not in force yet: this version keeps its state in memory whatever is said here."""
+
+    path: kinds.Folder = restart("auto", "The directory of the journal. Not in force yet.")
+    durability: kinds.Durability = restart(
+        IN_MEMORY,
+        "memory: leases are forgotten when the arbiter stops. full and relaxed are not in force yet; the arbiter warns "
+        "of that when it starts.",
+    )

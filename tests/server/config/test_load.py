@@ -442,3 +442,25 @@ class TestFlags:
         else:
             lines, count = ["no problem"], 0
         assert len(lines) == 1 + count
+
+
+@pytest.mark.parametrize("said", ["full", "relaxed", "memory"])
+def test_a_journal_can_be_written_down(tmp_path: Path, said: str):
+    file = tmp_path / "arbiter.yaml"
+    file.write_text(f"journal: {{path: {tmp_path}, durability: {said}}}\n")
+    assert load(file, {}).journal.durability == said
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "allowed"),
+    [
+        ("journal: {durability: often}", "journal.durability", "full, relaxed or memory"),
+        ("journal: {path: here}", "journal.path", "absolute path"),
+    ],
+)
+def test_a_journal_is_checked(tmp_path: Path, text: str, key: str, allowed: str):
+    file = tmp_path / "arbiter.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=allowed) as caught:
+        load(file, {})
+    assert [problem.key for problem in caught.value.problems] == [key]

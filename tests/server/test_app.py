@@ -1,0 +1,323 @@
+"""gpu-arbiterd as a process: how it starts, what it refuses, and how it ends."""
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+from urllib.error import HTTPError
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from fakes.polling import until
+from gpuarbiter.v1 import admin_pb2, admin_pb2_grpc, lease_pb2
+from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
+from gpuarbiter.v1 import gpu_arbiter_pb2_grpc as rpc
+from support.messages import acquire, holder, release
+from support.process import ISOLATED, Arbiterd, environment, running
+from support.refusals import read
+
+FETCH_A_TOKEN = """
+import socket, sys, time
+with socket.socket(socket.AF_UNIX) as attestation:
+    attestation.connect(sys.argv[1])
+    print(attestation.makefile().readline().strip(), flush=True)
+time.sleep(1000)
+"""
+
+
+class Client:
+    """A synchronous client of a process."""
+
+    def __init__(self, target: str) -> None:
+        self.channel = grpc.insecure_channel(target, options=(("grpc.use_local_subchannel_pool", 1),))
+        self.stub: Any = rpc.GpuArbiterStub(self.channel)
+        self.admin: Any = admin_pb2_grpc.GpuArbiterAdminStub(self.channel)
+        self.health: Any = health_pb2_grpc.HealthStub(self.channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.channel.close()
+
+    def granted(self, request: pb.AcquireRequest) -> tuple[Any, Any]:
+        call = self.stub.Acquire(request, timeout=30)
+        answer = next(call)
+        while answer.HasField("queued"):
+            answer = next(call)
+        return call, answer.granted.lease
+
+    def queued(self, request: pb.AcquireRequest) -> Any:
+        call = self.stub.Acquire(request, timeout=30)
+        assert next(call).HasField("queued")
+        return call
+
+    def snapshot(self) -> Any:
+        return next(self.stub.Snapshot(pb.SnapshotRequest(), timeout=30)).snapshot
+
+    def status(self) -> int:
+        return self.health.Check(health_pb2.HealthCheckRequest(), timeout=30).status
+
+
+def get(address: str, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=30) as answer:
+            return answer.status, answer.read().decode()
+    except HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def ended_with(call: Any) -> grpc.RpcError:
+    """The error that a stream ends with; whatever comes before is passed over."""
+    with pytest.raises(grpc.RpcError) as broken:
+        for _ in call:
+            pass
+    return broken.value
+
+
+def refused(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> tuple[int, str]:
+    """Exit code and output of an arbiter that must not start."""
+    arbiter = Arbiterd(*arguments, folder=folder, env=env)
+    try:
+        return arbiter.wait(), arbiter.output
+    finally:
+        arbiter.stop()
+
+
+# -- start --
+
+
+def test_it_serves_everywhere_it_says(tmp_path: Path):
+    with running(tmp_path) as arbiter:
+        assert arbiter.socket == f"unix:{tmp_path}/gpu-arbiter/arbiter.sock"
+        for target in (arbiter.grpc, arbiter.socket):
+            with Client(target) as client:
+                snapshot = client.snapshot()
+                assert [gpu.name for gpu in snapshot.gpus] == ["Simulated GPU"]
+                call, lease = client.granted(acquire())
+                client.stub.Release(release(lease))
+                assert next(call).HasField("ended")
+        assert get(arbiter.http, "/healthz") == (200, "OK")
+        assert get(arbiter.http, "/readyz") == (200, "OK")
+        assert 'gpu_arbiter_leases{gpu="gpu:0"' not in get(arbiter.http, "/metrics")[1]
+        assert get(arbiter.http, "/nonsense")[0] == 404
+    assert arbiter.wait() == 0
+    assert not Path(arbiter.socket.removeprefix("unix:")).exists()
+
+
+def identity_of(pid: int) -> dict[str, int]:
+    """What a holder declares of its process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    namespace = Path("/proc/self/ns/pid").stat().st_ino
+    return {"pid": pid, "pid_namespace": namespace, "process_start_ticks": int(fields[19])}
+
+
+def test_it_reads_its_gpus_and_notices_the_death_of_holders(tmp_path: Path):
+    with running(tmp_path, "sampler.interval=50ms") as arbiter, Client(arbiter.grpc) as client:
+        until(lambda: client.snapshot().gpus[0].HasField("sample"), "for a reading")
+        child = subprocess.Popen(["sleep", "1000"])
+        stream, _ = client.granted(acquire(holder=holder("child", **identity_of(child.pid))))
+        child.kill()
+        child.wait()
+        assert next(stream).ended.reason == lease_pb2.END_REASON_HOLDER_DIED
+
+
+def test_an_attested_holder_is_known_without_declaring_its_process(tmp_path: Path):
+    with running(tmp_path) as arbiter, Client(arbiter.socket) as client:
+        path = arbiter.socket.removeprefix("unix:") + ".attest"
+        command = [sys.executable, "-c", FETCH_A_TOKEN, path]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        with child.stdout:
+            token = child.stdout.readline().strip()
+        assert token
+        stream, _ = client.granted(acquire(holder=holder("child", attestation=token)))
+        child.kill()
+        child.wait()
+        assert next(stream).ended.reason == lease_pb2.END_REASON_HOLDER_DIED
+
+
+def test_configured_gpus_need_no_driver(tmp_path: Path):
+    gpus = 'gpus=[{key: "gpu:a", memory: 8GiB}, {key: "gpu:b", memory: 8GiB}]'
+    with running(tmp_path, gpus, "listen.socket=off", "listen.http=off") as arbiter:
+        assert (arbiter.socket, arbiter.http) == ("", "")
+        with Client(arbiter.grpc) as client:
+            assert [gpu.key for gpu in client.snapshot().gpus] == ["gpu:a", "gpu:b"]
+
+
+def test_a_unix_socket_alone_is_enough(tmp_path: Path):
+    with running(tmp_path, "listen.grpc=off") as arbiter:
+        assert arbiter.grpc == ""
+        with Client(arbiter.socket) as client:
+            assert client.snapshot().instance_id
+
+
+def test_addresses_are_said_as_clients_take_them(tmp_path: Path):
+    with running(tmp_path, 'listen.grpc="[::1]:0"', 'listen.http="[::1]:0"') as arbiter, Client(arbiter.grpc) as client:
+        assert client.snapshot().instance_id
+        assert arbiter.grpc.startswith("[::1]:")
+        assert get(arbiter.http, "/healthz") == (200, "OK")
+
+
+def test_the_socket_of_an_arbiter_that_was_killed_is_taken_over(tmp_path: Path):
+    with running(tmp_path) as first:
+        first.signal(signal.SIGKILL)
+        assert first.wait() == -signal.SIGKILL
+        assert Path(first.socket.removeprefix("unix:")).exists()
+        with running(tmp_path) as second, Client(second.socket) as client:
+            assert second.socket == first.socket
+            assert client.snapshot().instance_id
+
+
+# -- what keeps it from starting --
+
+
+@pytest.mark.parametrize("what", ["grpc", "socket", "http"])
+def test_a_second_one_on_the_same_address_is_refused(tmp_path: Path, what: str):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with running(tmp_path) as first:
+        address = getattr(first, what)
+        setting = f"listen.{what}={address.removeprefix('unix:')}"
+        code, output = refused(elsewhere, "serve", *ISOLATED, "--set", setting)
+        assert code == 1
+        # gRPC itself may have had its say before.
+        assert f"gpu-arbiterd cannot start: {'cannot listen on ' if what == 'socket' else ''}{address}" in output
+        assert "Traceback" not in output
+        with Client(first.socket) as client:
+            assert client.snapshot().instance_id
+        assert get(first.http, "/healthz") == (200, "OK")
+
+
+def test_an_address_is_free_again_at_once(tmp_path: Path):
+    with running(tmp_path) as first:
+        # A connection that the server closes last leaves its port in TIME_WAIT.
+        assert get(first.http, "/healthz") == (200, "OK")
+    again = (f"listen.grpc={first.grpc}", f"listen.http={first.http}")
+    with running(tmp_path, *again) as second:
+        assert (second.grpc, second.http) == (first.grpc, first.http)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("queue_limt=4", ["queue_limt", "did you mean queue_limit"]),
+        ("queue_limit=many", ["queue_limit", "many", "whole number"]),
+        ("listen.grpc=0.0.0.0:1", ["listen.grpc", "0.0.0.0"]),
+    ],
+)
+def test_a_configuration_that_is_wrong_keeps_it_from_starting(tmp_path: Path, setting: str, said: list[str]):
+    code, output = refused(tmp_path, "serve", *ISOLATED, "--set", setting)
+    assert code == 2
+    assert output.startswith("gpu-arbiterd: the configuration has 1 problem:")
+    for text in said:
+        assert text in output
+
+
+def test_an_unknown_variable_keeps_it_from_starting(tmp_path: Path):
+    env = environment(tmp_path, GPU_ARBITER_QUEUE_LIMT="4")
+    code, output = refused(tmp_path, "serve", *ISOLATED, env=env)
+    assert code == 2
+    assert "GPU_ARBITER_QUEUE_LIMT" in output
+
+
+def test_without_a_driver_it_says_what_to_do(tmp_path: Path):
+    code, output = refused(tmp_path, "serve", *ISOLATED, "--set", "gpus=auto")
+    if code == 0:
+        pytest.skip("this machine has an NVIDIA driver")
+    assert code == 1
+    assert output.startswith("gpu-arbiterd cannot start: ")
+    assert "sim:" in output
+    assert "Traceback" not in output
+
+
+def test_a_folder_for_simulated_gpus_that_cannot_be_is_said(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    env = environment(tmp_path, GPU_ARBITER_SIM_DIR=str(tmp_path / "file" / "sim"))
+    code, output = refused(tmp_path, "serve", *ISOLATED, env=env)
+    assert code == 1
+    assert str(tmp_path / "file" / "sim") in output
+
+
+# -- the end --
+
+
+def test_told_to_stop_it_takes_no_new_requests_and_lets_holders_finish(tmp_path: Path):
+    with running(tmp_path, "shutdown_grace=60s") as arbiter, Client(arbiter.grpc) as client:
+        held, lease = client.granted(acquire("r", max_hold=0))
+        waiting = client.queued(acquire(max_wait=60))
+        arbiter.signal(signal.SIGTERM)
+        refusal = read(ended_with(waiting))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTDOWN")
+        assert refusal.retry_after is not None
+        assert client.status() == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert get(arbiter.http, "/readyz") == (503, "stopping")
+        assert get(arbiter.http, "/healthz") == (200, "OK")
+        refusal = read(ended_with(client.stub.Acquire(acquire(), timeout=30)))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTDOWN")
+        assert client.snapshot().draining
+        assert client.stub.Renew(pb.RenewRequest(lease_id=lease.lease_id), timeout=30) == pb.RenewResponse()
+        assert arbiter.process.poll() is None
+        client.stub.Release(release(lease), timeout=30)
+        assert next(held).ended.reason == lease_pb2.END_REASON_RELEASED
+        assert arbiter.wait() == 0
+        assert "Traceback" not in arbiter.output
+        assert "ERROR" not in arbiter.output
+
+
+def test_when_the_grace_is_over_holders_and_watchers_are_told_that_it_is_gone(tmp_path: Path):
+    with running(tmp_path, "shutdown_grace=300ms") as arbiter, Client(arbiter.grpc) as client:
+        held, _ = client.granted(acquire("r", max_hold=0))
+        watching = client.stub.Snapshot(pb.SnapshotRequest(watch=True))
+        next(watching)
+        following = client.admin.ListEvents(admin_pb2.ListEventsRequest(follow=True))
+        next(following)
+        session = client.stub.Session(iter_then_wait(pb.SessionRequest(call_id=1, open={"holder": holder()})))
+        assert next(session).HasField("opened")
+        arbiter.signal(signal.SIGTERM)
+        refusal = read(ended_with(held))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTDOWN")
+        for stream in (watching, following, session):
+            assert ended_with(stream).code() is grpc.StatusCode.UNAVAILABLE
+        assert arbiter.wait() == 0
+        assert "Traceback" not in arbiter.output
+        assert "ERROR" not in arbiter.output
+
+
+def iter_then_wait(*messages: Any) -> Iterator[Any]:
+    """A client's side that stays open."""
+    yield from messages
+    threading.Event().wait(60)
+
+
+def test_a_second_signal_hurries(tmp_path: Path):
+    with running(tmp_path, "shutdown_grace=60s") as arbiter, Client(arbiter.grpc) as client:
+        held, _ = client.granted(acquire(max_hold=0))
+        arbiter.signal(signal.SIGTERM)
+        arbiter.wait_for("stopping")
+        arbiter.signal(signal.SIGINT)
+        assert ended_with(held).code() is grpc.StatusCode.UNAVAILABLE
+        assert arbiter.wait() == 0
+
+
+def test_an_idle_one_ends_at_once(tmp_path: Path):
+    with running(tmp_path, "shutdown_grace=60s") as arbiter:
+        arbiter.signal(signal.SIGINT)
+        assert arbiter.wait() == 0
+
+
+def test_a_client_that_reads_no_http_answer_does_not_keep_it_from_ending(tmp_path: Path):
+    with running(tmp_path) as arbiter:
+        host, _, port = arbiter.http.rpartition(":")
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n")
+            arbiter.signal(signal.SIGTERM)
+            assert arbiter.wait() == 0

@@ -91,6 +91,20 @@ def test_the_time_after_a_death_is_measured_while_somebody_waits():
     assert replay(events, {"B": Asked(50, killed_at=10.75)}).after_deaths == [0.75]
 
 
+def test_the_time_between_grants_is_measured_while_somebody_waits():
+    events = trail(
+        (0, "GRANTED", "A"),
+        (1, "QUEUED", "B"),
+        (2, "GRANTED", "B"),
+        (3, "QUEUED", "C"),
+        (3, "QUEUED", "D"),
+        (4, "GRANTED", "C"),
+        (6, "GRANTED", "D"),
+        (9, "GRANTED", "E"),
+    )
+    assert replay(events, {}).between_grants == [2]
+
+
 def test_uses_end_with_the_last_word_of_their_client(tmp_path: Path):
     def diary(name: str, *lines: dict[str, Any]) -> None:
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -20,6 +20,7 @@ CLOSE_SECONDS = 0.02
 AGING_SECONDS = 1.0
 
 Line = dict[str, Any]
+Event = admin_pb2.ListEventsResponse
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class Diaries:
 class Replay:
     """The audit trail, gone through once."""
 
+    asked: dict[str, Asked]
     granted: int = 0
     declined: int = 0
     # Requests that did not end exactly once, with how they ended.
@@ -106,65 +108,85 @@ class Replay:
     compared: int = 0
     # Seconds from the SIGKILL of a holder to the next grant, where somebody waited.
     after_deaths: list[float] = field(default_factory=list)
+    # Seconds from one grant to the next, where somebody waited all the time.
+    between_grants: list[float] = field(default_factory=list)
     # Seconds in the queue, by priority.
     waits: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
-
-
-def replay(events: Iterable[admin_pb2.ListEventsResponse], asked: dict[str, Asked]) -> Replay:
-    """Checks the order of grants, and that each request ends once."""
-    result = Replay()
     # Requests in the queue: when the event was recorded, and its number.
-    waiting: dict[str, tuple[float, int]] = {}
-    ends: defaultdict[str, list[str]] = defaultdict(list)
-    death: float | None = None
-    for event in events:
+    _waiting: dict[str, tuple[float, int]] = field(default_factory=dict)
+    _ends: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    _death: float | None = None
+    # The latest grant since which the queue was never empty.
+    _before: float | None = None
+
+    def take(self, event: Event) -> None:
+        """The next event."""
         request, kind = event.request_id, admin_pb2.EventType.Name(event.type).removeprefix("EVENT_TYPE_")
         at = event.event_time.ToNanoseconds() / 1e9
         if kind == "QUEUED":
-            waiting[request] = (at, event.sequence)
+            self._waiting[request] = (at, event.sequence)
         elif kind == "GRANTED":
-            result.granted += 1
-            since, number = waiting.pop(request, (at, event.sequence))
-            if request in asked:
-                rivals = {other: rival for other, (_, rival) in waiting.items() if other in asked}
-                _compare(result, request, number, rivals, asked)
-                result.waits[asked[request].priority].append(at - since)
-            if death is not None:
-                result.after_deaths.append(at - death)
-                death = None
-        elif kind == "DETACHED":
-            # It cannot be granted anything; its client is dead.
-            waiting.pop(request, None)
-        elif kind in {"ENDED", "FAILED", "DECLINED"}:
-            waiting.pop(request, None)
-            result.declined += kind == "DECLINED"
-            # A grant that its client did not live to see is taken back; the request's own end comes after.
-            if "not taken" not in event.detail:
-                ends[request].append(kind)
-            if event.detail.startswith("HOLDER_DIED") and waiting:
-                death = asked[request].killed_at if request in asked else at
-    result.odd_ends = {request: kinds for request, kinds in ends.items() if len(kinds) != 1}
-    result.odd_ends |= {request: [] for request in waiting}
-    return result
+            self._take_grant(request, at, event.sequence)
+        elif kind in {"DETACHED", "ENDED", "FAILED", "DECLINED"}:
+            # A detached one cannot be granted anything: its client is dead.
+            self._waiting.pop(request, None)
+            if kind != "DETACHED":
+                self._take_end(request, kind, at, event.detail)
+        if not self._waiting:
+            self._before = None
 
+    def finish(self) -> None:
+        """There are no more events."""
+        self.odd_ends = {request: kinds for request, kinds in self._ends.items() if len(kinds) != 1}
+        self.odd_ends |= {request: [] for request in self._waiting}
 
-def _compare(result: Replay, granted: str, number: int, rivals: dict[str, int], asked: dict[str, Asked]) -> None:
-    """Whether anyone who waits should have been before the one that was granted. Numbers are those of the events."""
-    winner = asked[granted]
-    for other, other_number in rivals.items():
-        loser = asked[other]
-        if winner.priority == loser.priority:
-            right = number < other_number
-        elif winner.queued_at is None or loser.queued_at is None:
-            continue
+    def _take_grant(self, request: str, at: float, number: int) -> None:
+        self.granted += 1
+        if self._before is not None:
+            self.between_grants.append(at - self._before)
+        if self._death is not None:
+            self.after_deaths.append(at - self._death)
+        self._before, self._death = at, None
+        since, number = self._waiting.pop(request, (at, number))
+        if request in self.asked:
+            self.waits[self.asked[request].priority].append(at - since)
+            for other, (_, other_number) in self._waiting.items():
+                if other in self.asked:
+                    self._compare(request, number, other, other_number)
+
+    def _take_end(self, request: str, kind: str, at: float, detail: str) -> None:
+        self.declined += kind == "DECLINED"
+        # A grant that its client did not live to see is taken back; the request's own end comes after.
+        if "not taken" not in detail:
+            self._ends[request].append(kind)
+        if detail.startswith("HOLDER_DIED") and self._waiting:
+            known = self.asked.get(request)
+            self._death = known.killed_at if known is not None and known.killed_at is not None else at
+
+    def _compare(self, winner: str, number: int, loser: str, loser_number: int) -> None:
+        """Whether one who still waits should have been before the one that was granted. Numbers are the events'."""
+        first, second = self.asked[winner], self.asked[loser]
+        if first.priority == second.priority:
+            right = number < loser_number
+        elif first.queued_at is None or second.queued_at is None:
+            return
         else:
-            ahead = winner.priority - loser.priority - (winner.queued_at - loser.queued_at) / AGING_SECONDS
+            ahead = first.priority - second.priority - (first.queued_at - second.queued_at) / AGING_SECONDS
             if abs(ahead) < CLOSE_SECONDS:
-                continue
+                return
             right = ahead > 0
-        result.compared += 1
+        self.compared += 1
         if not right:
-            result.disorder.append(f"{granted} {winner} went before {other} {loser}")
+            self.disorder.append(f"{winner} {first} went before {loser} {second}")
+
+
+def replay(events: Iterable[Event], asked: dict[str, Asked]) -> Replay:
+    """Checks the order of grants, and that each request ends once."""
+    result = Replay(asked)
+    for event in events:
+        result.take(event)
+    result.finish()
+    return result
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -187,6 +209,10 @@ def table(diaries: Diaries, trail: Replay, seconds: float) -> str:
         (
             "SIGKILL of a holder to next grant, p50 / max",
             f"{_ms(percentile(trail.after_deaths, 0.5))} / {_ms(max(trail.after_deaths, default=0.0))}",
+        ),
+        (
+            "grant to grant while somebody waits, p50 / max",
+            f"{_ms(percentile(trail.between_grants, 0.5))} / {_ms(max(trail.between_grants, default=0.0))}",
         ),
         ("pairs compared for their order", f"{trail.compared}"),
     ]

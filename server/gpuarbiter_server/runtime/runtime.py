@@ -3,19 +3,21 @@
 Law: everything here happens on the event loop's thread; threads hand their events over with
 `submit_threadsafe`. A turn handles all events that have arrived and then lets time pass, so that what
 arrived during a stall is read before anything expires. Observers cannot disturb it: what they raise is
-logged and forgotten.
+logged and forgotten. An event that the core fails on (a defect) costs the call that it came from, not the
+effects of the others.
 """
 
 import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Protocol
 
 from gpuarbiter_server.core import effects as fx
 from gpuarbiter_server.core.arbiter import Arbiter
 from gpuarbiter_server.core.errors import ArbiterError, ErrorReason
-from gpuarbiter_server.core.events import Call, Event, StreamClosed, Tick
+from gpuarbiter_server.core.events import Acquire, Call, Event, StreamClosed, Tick
 from gpuarbiter_server.core.views import SnapshotView
 from gpuarbiter_server.runtime.machine import Machine
 
@@ -98,7 +100,7 @@ class Runtime:
 
     def submit_threadsafe(self, event: Event) -> None:
         """Something happened on another thread; fine after the loop has ended."""
-        if not self._loop.is_closed():
+        with suppress(RuntimeError):  # What a closed loop answers.
             self._loop.call_soon_threadsafe(self.submit, event)
 
     def start(self, machine: Machine) -> None:
@@ -136,11 +138,11 @@ class Runtime:
         arbiter, inbox = self._arbiter, self._inbox
         wanted: list[fx.Effect] = []
         while inbox:
-            wanted += arbiter.handle(inbox.popleft(), self._clock())
+            wanted += self._handle(inbox.popleft(), self._clock())
         now = self._clock()
         deadline = arbiter.next_deadline()
         if deadline is not None and deadline <= now:
-            wanted += arbiter.handle(Tick(), now)
+            wanted += self._handle(Tick(), now)
         for effect in wanted:
             self._carry_out(effect)
         self._set_timer()
@@ -148,6 +150,18 @@ class Runtime:
             self._seen_revision = arbiter.revision
             self._changed.set()
             self._changed = asyncio.Event()
+
+    def _handle(self, event: Event, now: float) -> list[fx.Effect]:
+        try:
+            return self._arbiter.handle(event, now)
+        except Exception:
+            log.exception("the core failed on %r", event)
+        call: Call | None = getattr(event, "call", None)
+        if call is None:
+            return []
+        if isinstance(event, Acquire):
+            self.submit(StreamClosed(call, delivered=False))
+        return [fx.Failed(call, ArbiterError(ErrorReason.UNSPECIFIED, "the arbiter failed on this call; see its log"))]
 
     def _set_timer(self) -> None:
         if self._timer is not None:

@@ -1,0 +1,355 @@
+import asyncio
+import logging
+import threading
+from typing import Any
+
+import pytest
+
+from fakes.polling import async_until
+from gpuarbiter_server.core import effects as fx
+from gpuarbiter_server.core import events as ev
+from gpuarbiter_server.core.arbiter import Arbiter
+from gpuarbiter_server.core.errors import ArbiterError, ErrorReason
+from gpuarbiter_server.core.model import AcquireRequest, EndReason, EventType, GpuReading, GpuRequest, Holder, ProcessId
+from gpuarbiter_server.runtime.runtime import Observer, Runtime
+from support.logs import no_errors_logged
+from support.server import GIB, NotingMachine, configured, gpu_specs
+
+PROCESS = ProcessId(4711, 99)
+
+
+class Clock:
+    """Time that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Bench:
+    """A runtime with a core, time that the test moves, and a machine that takes notes."""
+
+    def __init__(self, *settings: str, monitored: bool = False, observers: tuple[Observer, ...] = ()) -> None:
+        self.clock = Clock()
+        self.machine = NotingMachine()
+        self.arbiter = Arbiter(
+            gpu_specs(1, monitored=monitored),
+            configured(*settings).settings(),
+            self.clock(),
+            first_token=1,
+            id_key=b"k",
+            instance_id="i",
+        )
+        self.runtime = Runtime(self.arbiter, clock=self.clock, observers=observers)
+        self.runtime.start(self.machine)
+
+    def acquire(self, request_id: str = "", **fields: Any) -> "Stream":
+        """An acquire, and what its stream is told."""
+        fields.setdefault("holder", Holder("worker"))
+        stream = Stream(self.runtime)
+        self.runtime.submit(ev.Acquire(stream.call, AcquireRequest("ASR", request_id=request_id, **fields)))
+        return stream
+
+    async def turn(self) -> None:
+        """Everything that is due has been done."""
+        self.runtime._ring()
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
+class Stream:
+    def __init__(self, runtime: Runtime) -> None:
+        self.told: list[fx.Effect] = []
+        self.call = runtime.open(self.told.append)
+
+    @property
+    def kinds(self) -> list[str]:
+        return [type(effect).__name__ for effect in self.told]
+
+    @property
+    def lease_id(self) -> str:
+        return next(effect.lease.lease_id for effect in self.told if isinstance(effect, fx.Granted))
+
+
+# -- turns --
+
+
+async def test_what_arrived_during_a_stall_is_handled_before_anything_expires():
+    bench = Bench()
+    stream = bench.acquire("r", ttl=10.0, detached=True)
+    await bench.turn()
+    bench.clock.now += 60.0
+    answer = asyncio.ensure_future(bench.runtime.ask(lambda call: ev.Renew(call, ev.Caller(), stream.lease_id)))
+    await bench.turn()
+    assert isinstance(await answer, fx.Renewed)
+    assert len(bench.runtime.snapshot().leases) == 1
+    bench.clock.now += 10.0
+    await bench.turn()
+    assert bench.runtime.snapshot().leases == ()
+
+
+async def test_events_are_handled_in_the_order_in_which_they_came():
+    bench = Bench()
+    first, second = bench.acquire(), bench.acquire(max_wait=5.0)
+    await bench.turn()
+    assert (first.kinds, second.kinds) == (["Granted"], ["Queued"])
+
+
+async def test_a_turn_handles_all_that_has_come_at_once():
+    bench = Bench()
+    stream = bench.acquire("r")
+    released = asyncio.ensure_future(bench.runtime.ask(lambda call: ev.Release(call, ev.Caller(), request_id="r")))
+    await bench.turn()
+    assert stream.kinds == ["Granted", "Ended"]
+    assert (await released).reason is EndReason.RELEASED  # type: ignore[union-attr]
+
+
+async def test_time_alone_brings_a_turn_when_the_core_wants_one():
+    bench = Bench()
+    bench.acquire()
+    waiting = bench.acquire(max_wait=0.05)
+    await asyncio.sleep(0)
+    bench.clock.now += 0.05
+    await async_until(lambda: "Failed" in waiting.kinds)
+
+
+async def test_without_a_deadline_no_timer_is_set():
+    bench = Bench()
+    await bench.turn()
+    assert bench.runtime._timer is None
+    stream = bench.acquire(max_hold=100.0)
+    await bench.turn()
+    assert bench.runtime._timer is not None
+    bench.runtime.close(stream.call, delivered=False)
+    bench.clock.now += 1000.0
+    await bench.turn()
+    assert bench.runtime._timer is None
+
+
+async def test_a_timer_that_rings_while_a_turn_is_planned_plans_no_second_one():
+    bench = Bench()
+    stream = bench.acquire()
+    bench.runtime._ring()
+    bench.runtime._ring()
+    await bench.turn()
+    assert stream.kinds == ["Granted"]
+
+
+async def test_events_of_other_threads_are_handled_by_the_loops():
+    bench = Bench(monitored=True)
+    handled_by = []
+
+    class Here:
+        def observe(self, _: fx.Recorded) -> None:
+            handled_by.append(threading.get_ident())
+
+    bench.runtime._observers.append(Here())
+    failed = ev.GpuFailed("gpu:0", "gone")
+    thread = threading.Thread(target=bench.runtime.submit_threadsafe, args=(failed,))
+    thread.start()
+    thread.join()
+    await async_until(lambda: handled_by)
+    assert handled_by == [threading.get_ident()]
+
+
+def test_events_of_threads_that_outlive_the_loop_are_dropped():
+    async def make() -> Runtime:
+        return Bench().runtime
+
+    runtime = asyncio.run(make())
+    runtime.submit_threadsafe(ev.GpuFailed("gpu:0", "gone"))
+    assert not runtime._inbox
+
+
+# -- calls --
+
+
+async def test_a_call_is_forgotten_with_its_last_answer():
+    bench = Bench()
+    stream = bench.acquire()
+    await bench.turn()
+    assert set(bench.runtime._calls) == {stream.call}
+    await asyncio.gather(bench.turn(), bench.runtime.ask(lambda call: ev.Release(call, ev.Caller(), stream.lease_id)))
+    assert not bench.runtime._calls
+    bench.runtime.close(stream.call, delivered=True)
+    assert not bench.runtime._inbox, "closing what is closed is no event"
+
+
+async def test_a_detached_call_stays_until_its_granted_is_written():
+    bench = Bench()
+    stream = bench.acquire("r", ttl=10.0, detached=True)
+    await bench.turn()
+    assert set(bench.runtime._calls) == {stream.call}
+    bench.runtime.close(stream.call, delivered=True)
+    await bench.turn()
+    assert len(bench.runtime.snapshot().leases) == 1
+
+
+async def test_an_error_of_the_core_is_raised_where_it_was_asked():
+    bench = Bench()
+    with pytest.raises(ArbiterError) as refused:
+        await bench.runtime.ask(lambda call: ev.CheckFence(call, "gpu:9", 1))
+    assert refused.value.reason is ErrorReason.UNKNOWN_GPU
+
+
+async def test_who_asked_may_be_gone_when_the_answer_comes():
+    bench = Bench()
+    asking = asyncio.ensure_future(bench.runtime.ask(lambda call: ev.CheckFence(call, "gpu:0", 1)))
+    await asyncio.sleep(0)
+    asking.cancel()
+    await bench.turn()
+    assert asking.cancelled()
+    assert not bench.runtime._calls
+
+
+async def test_hanging_up_ends_every_stream_and_touches_no_lease():
+    bench = Bench()
+    held, waiting = bench.acquire(), bench.acquire(max_wait=60.0)
+    asking = asyncio.ensure_future(bench.runtime.ask(lambda call: ev.CheckFence(call, "gpu:0", 1)))
+    await bench.turn()
+    asking = asyncio.ensure_future(bench.runtime.ask(lambda call: ev.CheckFence(call, "gpu:0", 1)))
+    await asyncio.sleep(0)
+    bench.runtime.hang_up()
+    with pytest.raises(ArbiterError) as refused:
+        await asking
+    assert refused.value.reason is ErrorReason.SHUTDOWN
+    for stream in (held, waiting):
+        last = stream.told[-1]
+        assert isinstance(last, fx.Failed)
+        assert (last.error.reason, last.error.retry_after) == (ErrorReason.SHUTDOWN, 1.0)
+    assert not bench.runtime._calls
+    assert len(bench.runtime.snapshot().leases) == 1
+    bench.runtime.hang_up()
+
+
+# -- a core that fails --
+
+
+async def test_an_event_that_the_core_fails_on_costs_its_own_call_alone(monkeypatch: pytest.MonkeyPatch):
+    bench = Bench()
+    handle = bench.arbiter.handle
+
+    def fail_on_fences(event: ev.Event, now: float) -> list[fx.Effect]:
+        if isinstance(event, ev.CheckFence | ev.DriverChanged):
+            raise ZeroDivisionError
+        return handle(event, now)
+
+    monkeypatch.setattr(bench.arbiter, "handle", fail_on_fences)
+    with no_errors_logged() as errors:
+        before = bench.acquire("before")
+        asking = asyncio.ensure_future(bench.runtime.ask(lambda call: ev.CheckFence(call, "gpu:0", 1)))
+        await asyncio.sleep(0)
+        bench.runtime.submit(ev.DriverChanged(up=True))
+        after = bench.acquire("after", max_wait=9.0)
+        await bench.turn()
+        assert (before.kinds, after.kinds) == (["Granted"], ["Queued"])
+        with pytest.raises(ArbiterError, match="see its log"):
+            await asking
+        assert [record.exc_info is not None for record in errors] == [True, True]
+        errors.clear()
+
+
+async def test_an_acquire_that_the_core_fails_on_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch):
+    bench = Bench()
+    handle = bench.arbiter.handle
+
+    def fail_after_acquires(event: ev.Event, now: float) -> list[fx.Effect]:
+        effects = handle(event, now)
+        if isinstance(event, ev.Acquire):
+            raise ZeroDivisionError
+        return effects
+
+    monkeypatch.setattr(bench.arbiter, "handle", fail_after_acquires)
+    with no_errors_logged() as errors:
+        stream = bench.acquire()
+        await bench.turn()
+        assert stream.kinds == ["Failed"]
+        errors.clear()
+    assert bench.arbiter.idle
+    assert not bench.runtime._calls
+
+
+# -- state --
+
+
+async def test_who_waits_for_a_change_is_woken_by_one_and_not_before():
+    bench = Bench()
+    revision = bench.runtime.revision
+    waiting = [asyncio.ensure_future(bench.runtime.changed_since(revision)) for _ in range(3)]
+    await bench.turn()
+    assert not any(waiter.done() for waiter in waiting)
+    bench.acquire()
+    await bench.turn()
+    assert all(waiter.done() for waiter in waiting)
+    await bench.runtime.changed_since(revision)
+
+
+async def test_an_unknown_gpu_has_no_state():
+    with pytest.raises(ArbiterError):
+        Bench().runtime.snapshot(gpus=("gpu:9",))
+
+
+async def test_idle_is_when_nobody_holds_or_waits():
+    bench = Bench("cooldown=0s")
+    await bench.runtime.until_idle()
+    held, waiting = bench.acquire(), bench.acquire(max_wait=60.0)
+    await bench.turn()
+    idle = asyncio.ensure_future(bench.runtime.until_idle())
+    for stream in (held, waiting):
+        await bench.turn()
+        assert not idle.done()
+        bench.runtime.close(stream.call, delivered=True)
+    await bench.turn()
+    assert idle.done()
+
+
+# -- effects --
+
+
+class Noting:
+    def __init__(self) -> None:
+        self.seen: list[EventType] = []
+
+    def observe(self, recorded: fx.Recorded) -> None:
+        self.seen.append(recorded.type)
+
+
+class Broken:
+    def observe(self, recorded: fx.Recorded) -> None:
+        raise ValueError(recorded)
+
+
+async def test_an_observer_that_fails_disturbs_neither_the_core_nor_the_others(caplog: pytest.LogCaptureFixture):
+    noting = Noting()
+    bench = Bench(observers=(Broken(), noting))
+    stream = bench.acquire()
+    await bench.turn()
+    assert stream.kinds == ["Granted"]
+    assert noting.seen == [EventType.GRANTED]
+    (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert record.getMessage() == "an observer failed on GRANTED"
+
+
+async def test_the_machine_is_told_whom_to_watch_and_what_to_read():
+    bench = Bench(monitored=True)
+    bench.runtime.submit(ev.ReadingTaken("gpu:0", GpuReading(bench.clock(), 0, 24 * GIB, processes=())))
+    stream = bench.acquire(holder=Holder("worker", process=PROCESS))
+    await bench.turn()
+    assert bench.machine.watched == {PROCESS}
+    busy = GpuReading(bench.clock(), 23 * GIB, GIB, processes=())
+    bench.runtime.submit(ev.ReadingTaken("gpu:0", busy))
+    bench.runtime.close(stream.call, delivered=True)
+    await bench.turn()
+    assert bench.machine.watched == {PROCESS}, "its cooldown wants to know when it is gone"
+    assert bench.machine.refreshed == [frozenset({"gpu:0"})]
+    bench.runtime.submit(ev.ProcessExited(PROCESS))
+    bench.clock.now += 0.1
+    bench.runtime.submit(ev.ReadingTaken("gpu:0", GpuReading(bench.clock(), 23 * GIB, GIB, processes=())))
+    await bench.turn()
+    assert bench.machine.watched == set()
+    waiting = bench.acquire(max_wait=60.0, gpu=GpuRequest(memory_bytes=20 * GIB))
+    await bench.turn()
+    assert waiting.kinds == ["Queued"]
+    assert bench.machine.fast == frozenset({"gpu:0"})

@@ -56,7 +56,7 @@ def join(state: State, current: Ticket | Lease, event: Acquire, now: float) -> N
     state.adopt(request.holder.process)
     state.disown(ticket.process)
     before = ticket.terms
-    ticket.request, ticket.terms = request, rejoined(before, request, state.settings)
+    ticket.request, ticket.terms = request, rejoined(before, ticket.request, request, state.settings)
     ticket.named = True
     current.call = event.call
     state.calls[event.call] = current

@@ -55,12 +55,15 @@ def terms_of(request: AcquireRequest, settings: Settings) -> Terms:
     )
 
 
-def rejoined(before: Terms, request: AcquireRequest, settings: Settings) -> Terms:
-    """The newest wishes; what a join may not change stays as it was agreed, whatever the policy says by now."""
-    return replace(
-        terms_of(request, settings),
-        ttl=before.ttl,
-        memory_bytes=before.memory_bytes,
-        sharing=before.sharing,
-        placement=before.placement,
-    )
+# What a join may wish otherwise.
+_WISHES = ("priority", "busy_policy", "max_wait", "max_hold")
+
+
+def rejoined(before: Terms, asked: AcquireRequest, asks: AcquireRequest, settings: Settings) -> Terms:
+    """The newest wishes where they are others than before; the rest stays as it was agreed.
+
+    So a changed policy changes nothing for who merely comes back.
+    """
+    wanted = terms_of(asks, settings)
+    changed = [name for name in _WISHES if getattr(asks, name) != getattr(asked, name)]
+    return replace(before, **{name: getattr(wanted, name) for name in changed})

@@ -180,14 +180,19 @@ def test_a_hold_without_limit_takes_the_threatened_end_back() -> None:
 
 
 def test_a_changed_policy_changes_nothing_that_a_join_may_not_change() -> None:
-    policy = replace(PATIENT, memory_bytes=10 * GIB, sharing=Sharing.SHARED, ttl_limit=60.0)
+    dog = Watchdog(revoke=True)
+    policy = replace(PATIENT, memory_bytes=10 * GIB, sharing=Sharing.SHARED, ttl_limit=60.0, priority=70, max_hold=9.0)
     world = World(settings_=settings(policy))
     first = world.acquire(request_id="r", ttl=60)
     waiting = world.shared(20 * GIB, "a", request_id="w")
-    world.configure(default_policy=replace(PATIENT, memory_bytes=30 * GIB, ttl_limit=5.0))
+    world.configure(default_policy=Policy(memory_bytes=30 * GIB, ttl_limit=5.0, max_wait=0.0, watchdog=dog))
+    world.advance(9)
     second = world.again(first)
     assert second.lease.ttl == 60
     assert second.lease.sharing is Sharing.SHARED
+    assert second.lease.priority == 70
+    world.advance(60)
+    assert second.held
     again = world.again(waiting)
     world.release(second)
     assert again.held

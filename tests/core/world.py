@@ -43,7 +43,7 @@ _SAMPLING = 0.5
 
 # Waits and holds without limit, so that only the clocks that a test sets run.
 PATIENT = Policy(max_wait=None, max_hold=0.0)
-# As large as the headroom, so that figures in tests are round.
+# Figures in tests are round.
 NO_HEADROOM = Memory(headroom_bytes=0)
 
 Processes = Mapping[ProcessId, int | None] | Iterable[GpuProcess] | None
@@ -178,6 +178,8 @@ class World:
         self.watched: set[ProcessId] = set()
         self.fast: frozenset[str] = frozenset()
         self.newest_token = FIRST_TOKEN - 1
+        # Who looks at the world after each event.
+        self.watchers: list[Callable[[World, ev.Event], None]] = []
         self._last_call = 0
         self._answers: dict[int, list[fx.Effect]] = {}
         # What the sampler sees on a GPU from now on.
@@ -191,6 +193,8 @@ class World:
         self.effects = self.arbiter.handle(event, self.now)
         for effect in self.effects:
             self._file(effect)
+        for look in self.watchers:
+            look(self, event)
         return self.effects
 
     def advance(self, seconds: float) -> list[fx.Effect]:

@@ -1,0 +1,350 @@
+"""Everything that clients, operators, GPUs and processes do to an arbiter, at random.
+
+Each method is one thing that happens; `chance` decides the rest. What an act needs and is not there makes
+it do nothing.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+from core.world import GIB, Stream, World, pid
+from gpuarbiter_server.core import events as ev
+from gpuarbiter_server.core.errors import ArbiterError
+from gpuarbiter_server.core.model import BusyPolicy, GpuSpec, Holder, Placement, ProcessId, Sharing, WorkReport
+from gpuarbiter_server.core.policy import Memory, Policy, Settings, Watchdog
+
+TASKS = ("ASR", "NMT", "LLM", "ONE")
+CLIENTS = ("a", "b", "c")
+_TIMES = (0.0, 0.0625, 0.25, 0.5, 1.0, 2.0, 5.0, 20.0)
+
+
+def random_specs(chance: random.Random) -> list[GpuSpec]:
+    """One to three GPUs, monitored or not."""
+    return [
+        GpuSpec(f"gpu:{n}", n, chance.choice((8, 16, 24)) * GIB, f"GPU-{n}", monitored=chance.random() < 0.6)
+        for n in range(chance.randint(1, 3))
+    ]
+
+
+def random_policy(chance: random.Random) -> Policy:
+    """A policy with clocks of all kinds."""
+    return Policy(
+        priority=chance.choice((20, 50, 80)),
+        max_priority=chance.choice((80, 100)),
+        max_wait=chance.choice((None, None, 3.0, 0.5, 0.0)),
+        max_hold=chance.choice((0.0, 2.0, 8.0)),
+        max_hold_limit=chance.choice((0.0, 0.0, 4.0)),
+        ttl_limit=chance.choice((3600.0, 3.0)),
+        disconnect_grace=chance.choice((5.0, 5.0, 1.0, 0.0)),
+        busy_policy=chance.choice((BusyPolicy.WAIT, BusyPolicy.WAIT, BusyPolicy.SKIP, BusyPolicy.FALLBACK_CPU)),
+        sharing=chance.choice((Sharing.EXCLUSIVE, Sharing.SHARED)),
+        memory_bytes=chance.choice((0, 0, 2 * GIB)),
+        max_concurrent_leases=chance.choice((0, 0, 1, 2)),
+        watchdog=Watchdog(
+            warn=chance.random() < 0.8,
+            yield_=chance.random() < 0.7,
+            grace=chance.choice((0.0, 1.0, 5.0)),
+            revoke=chance.random() < 0.5,
+        ),
+    )
+
+
+def random_settings(chance: random.Random) -> Settings:
+    """Settings that make things happen."""
+    return Settings(
+        queue_limit=chance.choice((0, 1, 3, 8)),
+        waiting_per_client=chance.choice((0, 2, 5)),
+        leases_per_client=chance.choice((0, 0, 2)),
+        cooldown=chance.choice((0.0, 3.0, 15.0)),
+        aging=chance.choice((0.0, 0.5, 1.0, 2.0)),
+        placement=chance.choice(list(Placement)[1:]),
+        memory=Memory(
+            headroom_bytes=chance.choice((None, 0, GIB)),
+            refuse_when_stale=chance.random() < 0.2,
+            recovery_limit=chance.choice((0.0, 1.0, 10.0)),
+        ),
+        default_policy=random_policy(chance),
+        policies={
+            "NMT": random_policy(chance),
+            "LLM": random_policy(chance),
+            "ONE": replace(random_policy(chance), max_concurrent_leases=1),
+        },
+    )
+
+
+class Actors:
+    """Who lives in a world."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self._streams: list[Stream] = []
+        self._requests = 0
+        self._next_pid = 10
+        self._processes: dict[str, ProcessId] = {}
+        self.refusals = 0
+        # Leases whose holder has shown that it knows of them.
+        self._known: set[str] = set()
+
+    # -- clients --
+
+    def acquire(self, chance: random.Random) -> None:
+        """Someone asks for a lease, in any shape."""
+        world = self.world
+        client = chance.choice(CLIENTS)
+        keys = [spec.key for spec in world.specs]
+        self._requests += 1
+        named = chance.random() < 0.6
+        ttl = chance.choice((0.0, 0.0, 2.0, 10.0))
+        stream = world.acquire(
+            chance.choice(TASKS),
+            client,
+            request_id=f"r{self._requests}" if named else "",
+            candidates=tuple(chance.sample(keys, chance.randint(1, len(keys)))) if chance.random() < 0.5 else (),
+            count=chance.choice((1, 1, 1, 2)),
+            memory=chance.choice((0, 1, 4, 7, 12, 20)) * GIB,
+            sharing=chance.choice((Sharing.UNSPECIFIED, Sharing.SHARED, Sharing.SHARED, Sharing.EXCLUSIVE)),
+            resident=chance.choice((0, 0, 0, 3)) * GIB,
+            priority=chance.choice((None, None, 0, 50, 51, 100)),
+            busy=chance.choice(list(BusyPolicy)),
+            max_wait=chance.choice((None, None, 0.0, 1.0, 20.0)),
+            max_hold=chance.choice((None, None, 0.0, 3.0)),
+            ttl=ttl,
+            detached=named and ttl > 0 and chance.random() < 0.3,
+            sequence=(chance.choice("xy"), chance.randint(0, 3)) if chance.random() < 0.25 else None,
+            process=self._process_of(client, chance) if chance.random() < 0.6 else None,
+        )
+        self._streams.append(stream)
+
+    def join(self, chance: random.Random) -> None:
+        """Someone comes back with a request_id, or takes its own request over."""
+        streams = [stream for stream in self._streams if stream.request.request_id]
+        if not streams:
+            return
+        stream = chance.choice(streams[-12:])
+        changes: dict[str, object] = {}
+        if chance.random() < 0.2:
+            changes["task_type"] = chance.choice(TASKS)
+        if chance.random() < 0.3:
+            changes["priority"] = chance.choice((0, 50, 100))
+        if chance.random() < 0.3:
+            changes["max_hold"] = chance.choice((None, 0.0, 1.0, 6.0))
+        if chance.random() < 0.3:
+            changes["max_wait"] = chance.choice((None, 0.0, 2.0))
+        if chance.random() < 0.3:
+            client = stream.request.holder.client_id
+            process = chance.choice((None, self._process_of(client, chance)))
+            changes["holder"] = Holder(client, process=process)
+        again = self.world.again(stream, **changes)
+        self._streams.append(again)
+        if again.granted:
+            self._known.add(again.lease_id)
+
+    def hang_up(self, chance: random.Random) -> None:
+        """A stream breaks, perhaps before its Granted was written."""
+        stream = self._pick(chance, lambda s: s.open)
+        if stream is not None:
+            self._break(stream, chance)
+
+    def written(self, chance: random.Random) -> None:
+        """The runtime says that a detached Granted was written, or could not be."""
+        stream = self._pick(chance, lambda s: s.last is not None and s.granted and not s.broken)
+        if stream is not None and stream.request.detached:
+            self._break(stream, chance)
+
+    def cancel(self, chance: random.Random) -> None:
+        """An acquire of a session is taken back, late perhaps."""
+        stream = self._pick(chance, lambda s: s.open or chance.random() < 0.1)
+        if stream is not None:
+            self.world.cancel(stream)
+
+    def release(self, chance: random.Random) -> None:
+        """A lease or request is released, by any of its names, once or twice."""
+        stream = self._pick(chance, lambda s: s.open or chance.random() < 0.2)
+        if stream is None:
+            return
+        caller = ev.Caller("local", client_id=stream.request.holder.client_id)
+        report = chance.choice((None, WorkReport(peak_memory_bytes=5 * GIB)))
+        if stream.granted and chance.random() < 0.7:
+            token = chance.choice((0, stream.lease.fencing_token, 1))
+            self._try(lambda: self.world.release(lease_id=stream.lease_id, token=token, report=report))
+        elif stream.request.request_id:
+            self._try(lambda: self.world.release(request_id=stream.request.request_id, caller=caller))
+
+    def renew(self, chance: random.Random) -> None:
+        """A holder shows that it is alive, late perhaps."""
+        stream = self._pick(chance, lambda s: s.granted)
+        if stream is not None:
+            self._known.add(stream.lease_id)
+            self._try(lambda: self.world.renew(stream.lease_id, extend=chance.choice((None, None, 1.0, 30.0))))
+
+    def resize(self, chance: random.Random) -> None:
+        """A holder wants more, less, or another way of sharing."""
+        stream = self._pick(chance, lambda s: s.granted)
+        if stream is not None:
+            self._known.add(stream.lease_id)
+            memory = chance.choice((None, 0, GIB, 6 * GIB, 15 * GIB))
+            self._try(lambda: self.world.resize(stream.lease_id, memory, chance.choice(list(Sharing))))
+
+    def check_fence(self, chance: random.Random) -> None:
+        """Something protected asks for a token."""
+        key = chance.choice(self.world.specs).key
+        answer = self.world.check_fence(key, chance.randint(100, 120))
+        assert not answer.current or answer.newest_token >= 100
+
+    # -- processes --
+
+    def die(self, chance: random.Random) -> None:
+        """A process dies, and its streams break, before or after the kernel's word."""
+        if not self._processes:
+            return
+        client = chance.choice(list(self._processes))
+        process = self._processes.pop(client)
+        streams = [s for s in self._streams if s.open and s.request.holder.process == process]
+        if chance.random() < 0.5:
+            for stream in streams:
+                self._break(stream, chance)
+        self.world.die(process)
+        for stream in streams:
+            if stream.open:
+                self._break(stream, chance)
+
+    def spawn(self, chance: random.Random) -> None:
+        """A holder, or what is waited for after its end, has descendants; some of those die."""
+        watched = sorted(self.world.watched)
+        if not watched:
+            return
+        process = chance.choice(watched)
+        self._next_pid += 1
+        self.world.spawn(process, pid(self._next_pid))
+        if chance.random() < 0.5:
+            self.world.die(pid(self._next_pid))
+
+    # -- GPUs --
+
+    def look(self, chance: random.Random) -> None:
+        """A reading: what it shows jumps, lacks, lies, or is old."""
+        monitored = [spec for spec in self.world.specs if spec.monitored]
+        if not monitored:
+            return
+        spec = chance.choice(monitored)
+        known = sorted({*self.world.watched, *self._processes.values(), pid(1), pid(2)})
+        listed = chance.sample(known, min(len(known), chance.randint(0, 3)))
+        unknown = 0.05
+        processes = {
+            process: None if chance.random() < unknown else chance.choice((1, 3, 6, 25)) * GIB // 2
+            for process in listed
+        }
+        used = sum(size or 0 for size in processes.values())
+        if chance.random() < 0.3:
+            used = chance.choice((0, GIB, spec.total_bytes, 2 * spec.total_bytes))
+        self.world.read(
+            spec.key,
+            None if chance.random() < unknown else used,
+            None if chance.random() < 0.2 else processes,
+            at=self.world.now - chance.choice((0.0, 0.0, 0.0, 0.25, 1.0, 3.0)),
+        )
+
+    def lose(self, chance: random.Random) -> None:
+        """A GPU falls off the bus; a reading brings it back."""
+        self.world.lose(chance.choice(self.world.specs).key)
+
+    def find(self, chance: random.Random) -> None:
+        """A lost GPU is there again."""
+        lost = [gpu.key for gpu in self.world.state.gpus.values() if gpu.lost is not None]
+        if lost:
+            self.world.read(chance.choice(lost), 0, {})
+
+    # -- operators --
+
+    def drain(self, chance: random.Random) -> None:
+        """A GPU is cordoned."""
+        key = chance.choice(self.world.specs).key
+        self.world.drain(key, grace=chance.choice((None, None, 0.0, 2.0)))
+
+    def resume(self, _chance: random.Random) -> None:
+        """All GPUs are back in service."""
+        self.world.resume()
+
+    def revoke(self, chance: random.Random) -> None:
+        """An operator ends a lease."""
+        stream = self._pick(chance, lambda s: s.granted)
+        if stream is not None:
+            self.world.revoke(stream.lease_id, grace=chance.choice((0.0, 1.0)))
+
+    def configure(self, chance: random.Random) -> None:
+        """The settings change as a whole."""
+        self.world.send(ev.Configure(random_settings(chance)))
+
+    # -- time --
+
+    def wait(self, chance: random.Random) -> None:
+        """Time passes."""
+        self.world.advance(chance.choice(_TIMES))
+
+    # -- the end --
+
+    def leave(self, chance: random.Random) -> None:
+        """Every client goes, one way or another, and time passes until nothing is left."""
+        world = self.world
+        if chance.random() < 0.2:
+            world.shut_down()
+        for stream in self._streams:
+            if stream.open:
+                self._break(stream, chance)
+        # Whatever is detached lives by its ttl, and cooldowns by their time.
+        world.advance(3600)
+        world.advance(60)
+
+    # -- inside --
+
+    def _process_of(self, client: str, chance: random.Random) -> ProcessId:
+        if client not in self._processes or chance.random() < 0.1:
+            self._next_pid += 1
+            self._processes[client] = pid(self._next_pid)
+        return self._processes[client]
+
+    def _pick(self, chance: random.Random, suits: Callable[[Stream], bool]) -> Stream | None:
+        streams = [stream for stream in self._streams[-40:] if suits(stream)]
+        return chance.choice(streams) if streams else None
+
+    def _break(self, stream: Stream, chance: random.Random) -> None:
+        known = stream.granted and stream.lease_id in self._known
+        delivered = stream.granted and (known or chance.random() < 0.7)
+        if delivered:
+            self._known.add(stream.lease_id)
+        self.world.hang_up(stream, delivered=delivered)
+
+    def _try(self, call: Callable[[], object]) -> None:
+        """A call that may be refused; a refusal changes nothing."""
+        before = self.world.arbiter.revision
+        try:
+            call()
+        except ArbiterError:
+            self.refusals += 1
+        else:
+            return
+        assert self.world.arbiter.revision == before
+
+
+ACTS: dict[Callable[[Actors, random.Random], None], int] = {
+    Actors.acquire: 10,
+    Actors.wait: 8,
+    Actors.look: 8,
+    Actors.release: 5,
+    Actors.join: 4,
+    Actors.hang_up: 4,
+    Actors.renew: 2,
+    Actors.resize: 2,
+    Actors.cancel: 2,
+    Actors.written: 2,
+    Actors.die: 1,
+    Actors.spawn: 1,
+    Actors.find: 1,
+    Actors.lose: 1,
+    Actors.drain: 1,
+    Actors.resume: 2,
+    Actors.revoke: 1,
+    Actors.configure: 1,
+    Actors.check_fence: 1,
+}

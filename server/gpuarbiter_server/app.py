@@ -191,7 +191,12 @@ async def _assemble(
     )
     processes = ProcessWatcher(asyncio.get_running_loop(), runtime.submit)
     machine = LocalMachine(sampler, processes)
-    live_config = LiveConfig(config, runtime, on_change=lambda new: logs.configure(new.log_level))
+
+    def reconfigured(new: Config) -> None:
+        logs.configure(new.log_level)
+        metrics.configure(new.policies)
+
+    live_config = LiveConfig(config, runtime, on_change=reconfigured)
     attestation = _attestation(config)
     intake = Intake(_prover(machine, attestation))
     service = GpuArbiterService(runtime, intake, Converter(config.node_name(), monotonic), about)

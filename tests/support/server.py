@@ -105,7 +105,7 @@ class InProcess:
         self.history = History(config.history.max_events, wall=wall)
         self.metrics = Metrics(VERSION, config.policies, lambda: self.runtime.snapshot(max_tickets=1000))
         self.runtime = Runtime(self.arbiter, clock=self.clock, observers=(self.history, self.metrics, *observers))
-        self.live_config = LiveConfig(config, self.runtime, on_change=lambda _: None)
+        self.live_config = LiveConfig(config, self.runtime, on_change=lambda new: self.metrics.configure(new.policies))
         intake = Intake(lambda holder, _token: self.machine.trust(holder))
         self.service = GpuArbiterService(self.runtime, intake, Converter(NODE, self.clock), about)
         self.server = GrpcServer(self.service, GpuArbiterAdminService(self.runtime, self.live_config, self.history))

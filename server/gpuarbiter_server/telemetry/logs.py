@@ -45,5 +45,9 @@ def _line(recorded: Recorded) -> str:
         "yield": recorded.yield_reason.name if recorded.yield_reason else "",
         "detail": recorded.detail,
     }
-    said = " ".join(f"{key}={value!r}" if " " in value else f"{key}={value}" for key, value in facts.items() if value)
-    return f"{recorded.type.name} {said}"
+    return " ".join((recorded.type.name, *(f"{key}={_quoted(value)}" for key, value in facts.items() if value)))
+
+
+def _quoted(value: str) -> str:
+    """A value that is more than a word in quotes; what would break the line, escaped."""
+    return repr(value) if " " in value or not value.isprintable() else value

@@ -36,6 +36,10 @@ class Metrics:
         self._poll = self._histogram(cat.NVML_POLL)
         self.registry.register(_Gauges(version, snapshot, self.task))
 
+    def configure(self, tasks: Iterable[str]) -> None:
+        """Other task types are configured now. What was counted before stays as it was."""
+        self._tasks = frozenset(tasks)
+
     def task(self, name: str) -> str:
         """A task type as a label."""
         return name if name in self._tasks else OTHER

@@ -1,0 +1,305 @@
+"""What a scrape shows after things of which we know that they happened."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from prometheus_client.exposition import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from gpuarbiter.v1 import admin_pb2 as admin
+from gpuarbiter.v1 import lease_pb2
+from gpuarbiter_server.core.events import DriverChanged, GpuFailed, ReadingTaken
+from gpuarbiter_server.core.model import GpuProcess, GpuReading, ProcessId
+from gpuarbiter_server.telemetry import catalogue
+from support.logs import no_errors_logged
+from support.messages import GIB, acquire, holder, release, seconds
+from support.refusals import refusal
+from support.server import VERSION, InProcess, rest_of, serving
+
+SKIP, FALLBACK = lease_pb2.BUSY_POLICY_SKIP, lease_pb2.BUSY_POLICY_FALLBACK_CPU
+
+
+@pytest.fixture(autouse=True)
+def nothing_goes_wrong() -> Iterator[None]:
+    with no_errors_logged():
+        yield
+
+
+def exposition(arbiter: InProcess) -> str:
+    return generate_latest(arbiter.metrics.registry).decode()
+
+
+def value(arbiter: InProcess, name: str, **labels: str) -> float | None:
+    """A sample; None where there is none."""
+    return arbiter.metrics.registry.get_sample_value(catalogue.PREFIX + name, labels)
+
+
+def samples(arbiter: InProcess, name: str) -> dict[tuple[str, ...], float]:
+    """Every sample of a name, by the values of its labels in the order of the catalogue."""
+    (metric,) = [metric for metric in catalogue.CATALOGUE if metric.name == name.removesuffix("_total")]
+    return {
+        tuple(sample.labels[label] for label in metric.labels): sample.value
+        for family in text_string_to_metric_families(exposition(arbiter))
+        for sample in family.samples
+        if sample.name == catalogue.PREFIX + name
+    }
+
+
+def take(arbiter: InProcess, **figures: Any) -> None:
+    arbiter.runtime.submit(ReadingTaken("gpu:0", GpuReading(arbiter.clock(), **figures)))
+
+
+# -- the form --
+
+
+async def test_every_family_has_its_help_and_type_and_our_prefix_and_none_is_missing():
+    async with serving() as arbiter:
+        text = exposition(arbiter)
+    helped = dict(re.findall(r"^# HELP (\S+) (.+)$", text, re.MULTILINE))
+    typed = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
+    suffixes = {"counter": "_total", "info": "_info"}
+    expected = {
+        f"{catalogue.PREFIX}{metric.name}{suffixes.get(metric.kind, '')}": metric for metric in catalogue.CATALOGUE
+    }
+    assert helped == {name: metric.help for name, metric in expected.items()}
+    classic = {"info": "gauge"}
+    assert typed == {name: classic.get(metric.kind, metric.kind) for name, metric in expected.items()}
+    assert len(typed) >= 25
+    for family in text_string_to_metric_families(text):
+        assert family.name.startswith(catalogue.PREFIX)
+    assert "_created" not in text
+
+
+def test_the_catalogue_keeps_its_own_rules():
+    names = [metric.name for metric in catalogue.CATALOGUE]
+    assert len(set(names)) == len(names)
+    for metric in catalogue.CATALOGUE:
+        assert re.fullmatch(r"[a-z]+(_[a-z]+)*", metric.name)
+        assert not metric.name.endswith(("_total", "_info", "_ms", "_mb", "_percent"))
+        assert metric.kind in {"counter", "gauge", "histogram", "info"}
+        assert bool(metric.buckets) == (metric.kind == "histogram")
+        assert list(metric.buckets) == sorted(set(metric.buckets))
+        assert metric.help.endswith(".")
+        assert not set(metric.labels) & {"lease_id", "request_id", "job_id", "session_id", "pid", "client_id"}
+
+
+async def test_an_idle_arbiter_shows_no_leases_and_no_queue():
+    async with serving() as arbiter:
+        for name in ("leases", "waiters", "acquire_total", "lease_ends_total"):
+            assert not any(samples(arbiter, name).values()), name
+        assert value(arbiter, "build_info", version=VERSION) == 1
+        assert value(arbiter, "queue_limit", gpu="gpu:0") == 8
+
+
+# -- counts --
+
+
+async def test_a_lease_is_counted_from_its_grant_to_its_end():
+    async with serving("policies.ASR.priority=90", gpus=2) as arbiter:
+        _, lease = await arbiter.granted(acquire(gpu={"count": 2}))
+        for gpu in ("gpu:0", "gpu:1"):
+            assert value(arbiter, "acquire_total", gpu=gpu, task="ASR", outcome="granted") == 1
+            assert value(arbiter, "leases", gpu=gpu, task="ASR", state="held") == 1
+        assert value(arbiter, "queue_wait_seconds_count", task="ASR", outcome="granted") == 1
+        await arbiter.advance(3.0)
+        await arbiter.stub.Release(release(lease))
+        assert value(arbiter, "lease_ends_total", gpu="gpu:0", task="ASR", end="released") == 1
+        assert value(arbiter, "lease_hold_seconds_count", task="ASR") == 1
+        assert 3 <= (value(arbiter, "lease_hold_seconds_sum", task="ASR") or 0) < 6
+        assert samples(arbiter, "leases") == {}
+
+
+async def test_each_way_for_a_request_to_turn_out_has_its_outcome():
+    async with serving("queue_limit=1", "policies.ASR.priority=50") as arbiter:
+        _, lease = await arbiter.granted(acquire(max_hold=0))
+        await rest_of(arbiter.stub.Acquire(acquire(max_wait=0, busy_policy=SKIP)))
+        await rest_of(arbiter.stub.Acquire(acquire(max_wait=0, busy_policy=FALLBACK)))
+        waiting, _ = await arbiter.queued(acquire(max_wait=5))
+        assert (await refusal(arbiter.stub.Acquire(acquire()).read())).reason == "QUEUE_FULL"
+        await arbiter.advance(5.0)
+        assert (await refusal(waiting.read())).reason == "WAIT_TIMEOUT"
+        assert (await refusal(arbiter.stub.Acquire(acquire(gpu={"count": 5})).read())).reason == "INFEASIBLE"
+        leaving, _ = await arbiter.queued(acquire(max_wait=60))
+        leaving.cancel()
+        await arbiter.stub.Release(release(lease))
+        await arbiter.at_rest()
+        counted = samples(arbiter, "acquire_total")
+        assert {outcome: count for (_, _, outcome), count in counted.items()} == dict.fromkeys(
+            ("granted", "skipped", "fallback_cpu", "timeout", "queue_full", "no_memory", "cancelled"), 1
+        )
+        assert {task for _, task, _ in counted} == {"ASR"}
+        assert {gpu for gpu, _, outcome in counted if outcome != "granted"} == {"any"}
+
+
+async def test_a_request_for_named_gpus_is_counted_at_each_of_them():
+    async with serving(gpus=2, monitored=True) as arbiter:
+        for gpu in ("gpu:0", "gpu:1"):
+            arbiter.runtime.submit(GpuFailed(gpu, "gone"))
+        request = acquire(gpu={"candidates": ["gpu:1"]})
+        assert (await refusal(arbiter.stub.Acquire(request).read())).reason == "GPU_UNAVAILABLE"
+        assert samples(arbiter, "acquire_total") == {("gpu:1", "other", "error"): 1}
+
+
+async def test_the_watchdogs_steps_are_counted():
+    watchdog = "policies.ASR.watchdog={yield: true, grace: 2s, revoke: true}"
+    async with serving(watchdog, "cooldown=0s") as arbiter:
+        call, _ = await arbiter.granted(acquire(max_hold=1))
+        await arbiter.advance(1.0)
+        assert value(arbiter, "leases", gpu="gpu:0", task="ASR", state="yielding") == 1
+        await arbiter.advance(2.0)
+        assert len(await rest_of(call)) == 2
+        actions = samples(arbiter, "watchdog_actions_total")
+        assert actions == {("gpu:0", "ASR", action): 1 for action in ("warn", "yield", "revoke")}
+        assert samples(arbiter, "yield_requests_total") == {("gpu:0", "ASR", "max_hold"): 1}
+        assert samples(arbiter, "lease_ends_total") == {("gpu:0", "ASR", "max_hold"): 1}
+
+
+async def test_other_yield_requests_are_none_of_the_watchdogs():
+    async with serving() as arbiter:
+        _, lease = await arbiter.granted(acquire())
+        await arbiter.admin.Revoke(admin.RevokeRequest(lease_id=lease.lease_id, grace=seconds(60)))
+        assert samples(arbiter, "yield_requests_total") == {("gpu:0", "other", "operator"): 1}
+        assert samples(arbiter, "watchdog_actions_total") == {}
+
+
+async def test_waiters_are_shown_by_what_keeps_them_back():
+    async with serving(gpus=2) as arbiter:
+        await arbiter.granted(acquire(gpu={"count": 2}))
+        calls = [
+            await arbiter.queued(acquire(max_wait=60)),
+            await arbiter.queued(acquire(max_wait=60, task_type="RUN", gpu={"candidates": ["gpu:1"]})),
+        ]
+        assert samples(arbiter, "waiters") == {("any", "other", "gpu_busy"): 1, ("gpu:1", "RUN", "gpu_busy"): 1}
+        for call, _ in calls:
+            call.cancel()
+
+
+async def test_what_a_client_writes_never_becomes_a_label():
+    async with serving("policies.ASR.priority=90", gpus=3) as arbiter:
+        await arbiter.granted(acquire("secret-id", client="client-x", task_type="ASR"))
+        for number in range(2):
+            await arbiter.granted(acquire(task_type=f"made-up-{number}"))
+        text = exposition(arbiter)
+        for word in ("secret-id", "client-x", "made-up"):
+            assert word not in text
+        assert {task for _, task, _ in samples(arbiter, "leases")} == {"ASR", "other"}
+
+
+async def test_a_task_type_that_is_configured_later_is_told_apart_from_then_on():
+    async with serving(gpus=2) as arbiter:
+        await arbiter.granted(acquire(task_type="NMT"))
+        await arbiter.admin.UpdateConfig(admin.UpdateConfigRequest(patch_yaml="policies: {NMT: {priority: 80}}"))
+        await arbiter.granted(acquire(task_type="NMT"))
+        assert {task for _, task, _ in samples(arbiter, "acquire_total")} == {"other", "NMT"}
+        assert set(samples(arbiter, "leases")) == {("gpu:0", "NMT", "held"), ("gpu:1", "NMT", "held")}
+
+
+# -- the GPUs --
+
+
+async def test_the_ledger_of_a_gpu_is_shown():
+    async with serving(monitored=True) as arbiter:
+        take(arbiter, memory_used_bytes=3 * GIB, memory_free_bytes=21 * GIB)
+        await arbiter.granted(acquire(gpu={"memory_bytes": GIB}))
+        view = arbiter.runtime.snapshot().gpus[0]
+        total, headroom = 24 * GIB, view.headroom_bytes
+        assert value(arbiter, "gpu_memory_total_bytes", gpu="gpu:0") == total
+        assert value(arbiter, "memory_limit_bytes", gpu="gpu:0") == total - headroom
+        assert value(arbiter, "memory_committed_bytes", gpu="gpu:0") == GIB
+        assert value(arbiter, "memory_unleased_bytes", gpu="gpu:0") == view.unleased_bytes
+        admissible = value(arbiter, "memory_admissible_bytes", gpu="gpu:0")
+        assert admissible == total - headroom - view.unleased_bytes - GIB
+        assert value(arbiter, "gpu_memory_used_bytes", gpu="gpu:0") == 3 * GIB
+        assert value(arbiter, "gpu_up", gpu="gpu:0") == 1
+        facts = {
+            "gpu": "gpu:0",
+            "gpu_uuid": "GPU-00000000",
+            "gpu_index": "0",
+            "gpu_name": "Test GPU",
+            "driver_version": "",
+            "source": "configured",
+        }
+        assert value(arbiter, "gpu_info", **facts) == 1
+
+
+READINGS = (
+    "gpu_memory_used_bytes",
+    "gpu_memory_free_bytes",
+    "gpu_utilization_ratio",
+    "gpu_memory_bandwidth_ratio",
+    "gpu_power_watts",
+    "gpu_power_limit_watts",
+    "gpu_temperature_celsius",
+    "gpu_sm_clock_hertz",
+)
+
+
+async def test_a_reading_is_shown_while_it_is_current_and_absent_afterwards():
+    async with serving(monitored=True) as arbiter:
+        figures: dict[str, Any] = {name.removeprefix("gpu_"): 0.5 for name in READINGS}
+        figures["memory_used_bytes"] = figures["memory_free_bytes"] = figures["sm_clock_hertz"] = GIB
+
+        def shown() -> set[str]:
+            return {name for name in READINGS if value(arbiter, name, gpu="gpu:0") is not None}
+
+        assert shown() == set(), "before the first reading"
+        take(arbiter, **figures)
+        await arbiter.snapshot()
+        assert shown() == set(READINGS)
+        assert value(arbiter, "gpu_utilization_ratio", gpu="gpu:0") == 0.5
+        await arbiter.advance(2.0)
+        assert shown() == set(), "once it is stale"
+        assert value(arbiter, "gpu_up", gpu="gpu:0") == 1
+        take(arbiter, **figures)
+        await arbiter.snapshot()
+        assert shown() == set(READINGS)
+        arbiter.runtime.submit(GpuFailed("gpu:0", "gone"))
+        await arbiter.snapshot()
+        assert shown() == set(), "once the GPU is lost"
+        assert value(arbiter, "gpu_up", gpu="gpu:0") == 0
+        assert value(arbiter, "memory_limit_bytes", gpu="gpu:0") is not None
+
+
+async def test_what_a_gpu_does_not_report_is_absent_not_zero():
+    async with serving(monitored=True) as arbiter:
+        take(arbiter, memory_used_bytes=0)
+        await arbiter.snapshot()
+        assert value(arbiter, "gpu_memory_used_bytes", gpu="gpu:0") == 0
+        assert value(arbiter, "gpu_power_watts", gpu="gpu:0") is None
+        assert samples(arbiter, "gpu_processes") == {}
+
+
+async def test_processes_are_counted_with_and_without_a_lease():
+    mine, foreign = ProcessId(100, 1), ProcessId(200, 2)
+    async with serving(monitored=True) as arbiter:
+        arbiter.machine.trusted[100] = mine
+        take(arbiter, memory_used_bytes=0, processes=())
+        await arbiter.granted(acquire(holder=holder(pid=100)))
+        take(arbiter, memory_used_bytes=GIB, processes=(GpuProcess(mine, GIB), GpuProcess(foreign, None)))
+        await arbiter.snapshot()
+        assert samples(arbiter, "gpu_processes") == {("gpu:0", "yes"): 1, ("gpu:0", "no"): 1}
+
+
+async def test_the_driver_is_up_or_not():
+    async with serving() as arbiter:
+        for up in (True, False):
+            arbiter.runtime.submit(DriverChanged(up=up))
+            await arbiter.snapshot()
+            assert samples(arbiter, "nvml_up") == {(): float(up)}
+
+
+async def test_looks_at_gpus_are_timed():
+    async with serving() as arbiter:
+        arbiter.metrics.observe_poll(0.002)
+        assert value(arbiter, "nvml_poll_seconds_count") == 1
+        assert value(arbiter, "nvml_poll_seconds_bucket", le="0.0025") == 1
+        assert value(arbiter, "nvml_poll_seconds_bucket", le="0.001") == 0
+
+
+async def test_two_arbiters_in_one_process_share_no_figures():
+    async with serving() as first, serving() as second:
+        await second.granted(acquire())
+        assert samples(first, "leases") == samples(first, "acquire_total") == {}
+        assert samples(second, "leases")

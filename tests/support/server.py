@@ -119,8 +119,14 @@ class InProcess:
         return grpc.aio.insecure_channel(f"127.0.0.1:{self.port}", options=(("grpc.use_local_subchannel_pool", 1),))
 
     async def advance(self, by: float) -> None:
-        """Lets so many seconds pass at once for the arbiter, and returns when it has drawn the consequences."""
-        self.clock.offset += by
+        """Lets so many seconds pass for the arbiter, from one deadline to the next, and what they bring about happen."""
+        end = self.clock() + by
+        while (deadline := self.arbiter.next_deadline()) is not None and deadline <= end:
+            await self._jump_to(deadline)
+        await self._jump_to(end)
+
+    async def _jump_to(self, moment: float) -> None:
+        self.clock.offset += max(0.0, moment - self.clock())
         self.runtime._ring()
         await async_until(lambda: not self.runtime._turn_planned)
 

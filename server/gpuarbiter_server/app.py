@@ -15,6 +15,7 @@ from typing import Any
 from starlette.applications import Starlette
 
 from gpuarbiter_server import __version__
+from gpuarbiter_server.api import quiet
 from gpuarbiter_server.api.admin import GpuArbiterAdminService
 from gpuarbiter_server.api.attestation import AttestationServer
 from gpuarbiter_server.api.calls import Intake
@@ -121,6 +122,7 @@ class LocalMachine:
 
 async def serve(config: Config, *, ready: Callable[[Addresses], None]) -> None:
     """Runs an arbiter until it is told to stop; StartError when it cannot start."""
+    quiet.hush()
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -5,6 +5,7 @@ jump brings about.
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -104,7 +105,10 @@ class InProcess:
         )
         self.history = History(config.history.max_events, wall=wall)
         self.metrics = Metrics(VERSION, config.policies, lambda: self.runtime.snapshot(max_tickets=1000))
-        self.runtime = Runtime(self.arbiter, clock=self.clock, observers=(self.history, self.metrics, *observers))
+        # A clock that jumps is no stall here.
+        self.runtime = Runtime(
+            self.arbiter, clock=self.clock, observers=(self.history, self.metrics, *observers), stall=math.inf
+        )
         self.live_config = LiveConfig(config, self.runtime, on_change=lambda new: self.metrics.configure(new.policies))
         intake = Intake(lambda holder, _token: self.machine.trust(holder))
         self.service = GpuArbiterService(self.runtime, intake, Converter(NODE, self.clock), about)

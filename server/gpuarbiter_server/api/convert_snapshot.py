@@ -7,6 +7,8 @@ from gpuarbiter_server.core.events import Caller
 from gpuarbiter_server.core.views import GpuView, SnapshotView, StatsView, TicketView
 from gpuarbiter_server.runtime.about import About
 
+_MOST = 2**64 - 1
+
 
 def arbiter_snapshot(
     view: SnapshotView, convert: Converter, about: About, caller: Caller, *, processes: bool
@@ -45,7 +47,8 @@ def _gpu(view: GpuView, convert: Converter, *, processes: bool) -> snapshot_pb2.
         memory=snapshot_pb2.GpuMemory(
             total_bytes=spec.total_bytes,
             headroom_bytes=view.headroom_bytes,
-            committed_bytes=view.committed_bytes,
+            # Without limits (enabled: false) promises may add up to more than a field can say.
+            committed_bytes=min(view.committed_bytes, _MOST),
             unleased_bytes=view.unleased_bytes,
             admissible_bytes=view.admissible_bytes,
         ),

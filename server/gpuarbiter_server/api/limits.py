@@ -16,7 +16,8 @@ _NANOS = 1_000_000_000
 # The last second of the year 9999, as google.protobuf.Timestamp has it.
 _LAST_SECOND = 253_402_300_799
 
-PRINTABLE = r"[^\x00-\x1f\x7f]+"
+# No control characters, line separators or marks that turn the direction of text: names end in logs and tables.
+PRINTABLE = r"[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+"
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ class _Pool:
         return file
 
 
-def enable(services: Iterable[str], server: Any) -> None:
-    """Serves reflection of these services, and of itself."""
+def servicer(services: Iterable[str]) -> Any:
+    """Reflection of these services, and of itself."""
     pool: Any = _Pool()
-    reflection.enable_server_reflection((*services, reflection.SERVICE_NAME), server, pool=pool)
+    return reflection.aio.ReflectionServicer((*services, reflection.SERVICE_NAME), pool=pool)  # type: ignore[attr-defined]

@@ -14,10 +14,11 @@ import grpc
 from google.protobuf import message_factory
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
 
 from gpuarbiter.v1 import admin_pb2, gpu_arbiter_pb2
-from gpuarbiter_server.api import reflection
+from gpuarbiter_server.api import lent, reflection
 from gpuarbiter_server.api.admin import GpuArbiterAdminService
 from gpuarbiter_server.api.service import GpuArbiterService
 from gpuarbiter_server.api.sockets import claim
@@ -25,6 +26,8 @@ from gpuarbiter_server.api.wire import decoder
 
 _ARBITER: ServiceDescriptor = gpu_arbiter_pb2.DESCRIPTOR.services_by_name["GpuArbiter"]
 _ADMIN: ServiceDescriptor = admin_pb2.DESCRIPTOR.services_by_name["GpuArbiterAdmin"]
+_HEALTH: ServiceDescriptor = health_pb2.DESCRIPTOR.services_by_name["Health"]
+_REFLECTION: ServiceDescriptor = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
 
 # A stopped client is noticed within two seconds; without ping_timeout_ms it takes a minute.
 _OPTIONS = (
@@ -37,6 +40,10 @@ _OPTIONS = (
     ("grpc.http2.min_ping_interval_without_data_ms", 500),
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+    # A crowd that comes at once (after a restart) waits for its turn; by default gRPC cancels calls at random
+    # beyond about a thousand that it has not handed on yet.
+    ("grpc.server.max_pending_requests", 100_000),
+    ("grpc.server.max_pending_requests_hard_limit", 200_000),
 )
 
 
@@ -52,14 +59,15 @@ class GrpcServer:
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._locks: list[int] = []
         self._sockets: list[Path] = []
-        self._server.add_generic_rpc_handlers((_handlers(_ARBITER, arbiter), _handlers(_ADMIN, admin)))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (
-            _ARBITER.full_name,
-            _ADMIN.full_name,
-            health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+        reflected = reflection.servicer(service.full_name for service in (_ARBITER, _ADMIN, _HEALTH))
+        self._server.add_generic_rpc_handlers(
+            (
+                _handlers(_ARBITER, lambda name: getattr(arbiter, _snake(name))),
+                _handlers(_ADMIN, lambda name: getattr(admin, _snake(name))),
+                _handlers(_HEALTH, lambda name: lent.one(getattr(self._health, name))),
+                _handlers(_REFLECTION, lambda name: lent.many(getattr(reflected, name))),
+            )
         )
-        reflection.enable(names, self._server)
 
     def listen_tcp(self, address: str) -> int:
         """Listens on host:port; returns the port. ListenError when someone does already."""
@@ -110,11 +118,11 @@ class GrpcServer:
             await self._health.set(name, status)
 
 
-def _handlers(service: ServiceDescriptor, implementation: object) -> Any:
+def _handlers(service: ServiceDescriptor, find: Callable[[str], Callable[..., Any]]) -> Any:
     """Handlers for every method of a service, by its descriptor; decoding cannot raise."""
     methods = {}
     for method in service.methods:
-        handler: Callable[..., Any] = getattr(implementation, _snake(method.name))
+        handler = find(method.name)
         kind: type[Message] = message_factory.GetMessageClass(method.input_type)
         make = {
             (False, False): grpc.unary_unary_rpc_method_handler,

@@ -222,7 +222,8 @@ class Session:
         if isinstance(effect, fx.Granted):
             self._parting.add(acquire)
             acquire.lease_id = effect.lease.lease_id
-        self._ended[call_id] = acquire.lease_id
+        # Of one that another stream took over nothing is left to take back here.
+        self._ended[call_id] = "" if isinstance(effect, fx.Failed) else acquire.lease_id
         if len(self._ended) > _REMEMBERED:
             self._ended.popitem(last=False)
 

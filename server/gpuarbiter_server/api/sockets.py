@@ -17,6 +17,7 @@ def claim(path: Path) -> int:
         OSError: somebody serves there already, or the path cannot be used.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check_folder(path.parent)
     lock = os.open(path.with_name(path.name + ".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         _take(lock, path)
@@ -25,6 +26,15 @@ def claim(path: Path) -> int:
         os.close(lock)
         raise
     return lock
+
+
+def _check_folder(folder: Path) -> None:
+    """A folder in which another user can put files is no place for a socket: he could put his own there."""
+    about = folder.stat()
+    sticky = about.st_mode & stat.S_ISVTX
+    if about.st_uid not in (0, os.geteuid()) or (about.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky):
+        message = f"{folder} belongs to another user or can be written by others; choose a folder of your own"
+        raise PermissionError(message)
 
 
 def _take(lock: int, path: Path) -> None:

@@ -36,9 +36,15 @@ def decoder(kind: type[Message]) -> Callable[[bytes], Message | Undecodable]:
     return decode
 
 
-def checked(message: Message | Undecodable) -> Message:
-    """A message that is within all limits; ArbiterError INVALID_REQUEST otherwise."""
+def decoded(message: Message | Undecodable) -> Message:
+    """A message; ArbiterError INVALID_REQUEST for what is none."""
     if isinstance(message, Undecodable):
         raise ArbiterError(ErrorReason.INVALID_REQUEST, message.problem, violations=(Violation("", message.problem),))
-    check(message)
     return message
+
+
+def checked(message: Message | Undecodable) -> Message:
+    """A message that is within all limits; ArbiterError INVALID_REQUEST otherwise."""
+    request = decoded(message)
+    check(request)
+    return request

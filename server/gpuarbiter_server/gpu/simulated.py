@@ -145,7 +145,8 @@ class SimulatedBackend:
 def _parse(pid: int, path: Path) -> Job | None:
     """What a job's file says; None for one that is gone or makes no sense: a job cannot harm the arbiter."""
     try:
-        with path.open("rb") as file:
+        # Not blocking: a FIFO would wait for its writer for ever.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123 - of a descriptor
             said: Any = json.loads(file.read(MAX_FILE_BYTES))
         process = ProcessId(int(said["pid"]), int(said["start_ticks"]))
         job = Job(process, int(said["memory_bytes"]), float(said["utilization_ratio"]))

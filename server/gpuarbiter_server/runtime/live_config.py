@@ -51,7 +51,7 @@ class LiveConfig:
             if revision is not None and revision != self.revision:
                 raise StaleRevisionError(f"the configuration is at revision {self.revision}, not at {revision}")
             changed, settings, config_yaml, later = await asyncio.to_thread(_merged, self.config, patch_yaml)
-            if not dry_run:
+            if not dry_run and changed != self.config:
                 self.config = changed
                 self.revision += 1
                 self._on_change(changed)

@@ -25,6 +25,11 @@ log = logging.getLogger(__name__)
 
 Deliver = Callable[[fx.Effect], None]
 
+# A deadline that is noticed this much too late, in seconds, means that the process did not run; then what
+# has arrived in its sockets, and clients that dial again, get this long to be heard before time counts.
+STALL_SECONDS = 0.5
+_CATCH_UP = 1.0
+
 # What answers a call for good. A Granted that is final is not among them: its stream still has to say
 # whether it was written.
 _LAST_ANSWERS = (
@@ -50,7 +55,14 @@ class Observer(Protocol):
 class Runtime:
     """The shell around the core."""
 
-    def __init__(self, arbiter: Arbiter, *, clock: Callable[[], float], observers: Iterable[Observer] = ()) -> None:
+    def __init__(
+        self,
+        arbiter: Arbiter,
+        *,
+        clock: Callable[[], float],
+        observers: Iterable[Observer] = (),
+        stall: float = STALL_SECONDS,
+    ) -> None:
         self._arbiter = arbiter
         self._machine: Machine
         self._clock = clock
@@ -59,6 +71,9 @@ class Runtime:
         self._inbox: deque[Event] = deque()
         self._turn_planned = False
         self._timer: asyncio.TimerHandle | None = None
+        # After a stall: until when nothing expires.
+        self._catch_up_until: float | None = None
+        self._stall = stall
         self._calls: dict[Call, Deliver] = {}
         self._last_call = 0
         self._changed = asyncio.Event()
@@ -139,17 +154,30 @@ class Runtime:
         wanted: list[fx.Effect] = []
         while inbox:
             wanted += self._handle(inbox.popleft(), self._clock())
-        now = self._clock()
-        deadline = arbiter.next_deadline()
-        if deadline is not None and deadline <= now:
-            wanted += self._handle(Tick(), now)
+        wanted += self._let_time_pass(self._clock())
         for effect in wanted:
-            self._carry_out(effect)
+            try:
+                self._carry_out(effect)
+            except Exception:
+                log.exception("could not carry out %r", effect)
         self._set_timer()
         if arbiter.revision != self._seen_revision:
             self._seen_revision = arbiter.revision
             self._changed.set()
             self._changed = asyncio.Event()
+
+    def _let_time_pass(self, now: float) -> list[fx.Effect]:
+        """Lets what is due happen; after a stall only once what arrived during it has had time to be read."""
+        deadline = self._arbiter.next_deadline()
+        if deadline is None or deadline > now:
+            return []
+        if self._catch_up_until is None and now - deadline > self._stall:
+            log.warning("stalled for %.1f s: nothing expires before what has arrived meanwhile is read", now - deadline)
+            self._catch_up_until = now + _CATCH_UP
+        if self._catch_up_until is not None and now < self._catch_up_until:
+            return []
+        self._catch_up_until = None
+        return self._handle(Tick(), now)
 
     def _handle(self, event: Event, now: float) -> list[fx.Effect]:
         try:
@@ -169,7 +197,8 @@ class Runtime:
             self._timer = None
         deadline = self._arbiter.next_deadline()
         if deadline is not None:
-            self._timer = self._loop.call_later(max(0.0, deadline - self._clock()), self._ring)
+            wake_at = max(deadline, self._catch_up_until or deadline)
+            self._timer = self._loop.call_later(max(0.0, wake_at - self._clock()), self._ring)
 
     def _ring(self) -> None:
         """Time has passed: a turn, after whatever the loop has read meanwhile."""

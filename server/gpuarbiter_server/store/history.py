@@ -51,6 +51,6 @@ class History:
                 sequence = event.sequence
                 if event.time >= since:
                     yield event
-            if self._sequence <= sequence:
+            if not self._events or self._events[-1].sequence <= sequence:
                 self._more.clear()
                 await self._more.wait()

@@ -26,6 +26,8 @@ def create(registry: CollectorRegistry, ready: Callable[[], str | None]) -> Star
     async def metrics(_request: Request) -> Response:
         return Response(generate_latest(registry), headers={"content-type": _CLASSIC})
 
-    return Starlette(
+    application = Starlette(
         routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)],
     )
+    application.router.redirect_slashes = False
+    return application

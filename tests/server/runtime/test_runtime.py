@@ -1,5 +1,6 @@
 import asyncio
 import logging
+import math
 import threading
 from typing import Any
 
@@ -31,7 +32,13 @@ class Clock:
 class Bench:
     """A runtime with a core, time that the test moves, and a machine that takes notes."""
 
-    def __init__(self, *settings: str, monitored: bool = False, observers: tuple[Observer, ...] = ()) -> None:
+    def __init__(
+        self,
+        *settings: str,
+        monitored: bool = False,
+        observers: tuple[Observer, ...] = (),
+        stall: float = math.inf,
+    ) -> None:
         self.clock = Clock()
         self.machine = NotingMachine()
         self.arbiter = Arbiter(
@@ -42,7 +49,7 @@ class Bench:
             id_key=b"k",
             instance_id="i",
         )
-        self.runtime = Runtime(self.arbiter, clock=self.clock, observers=observers)
+        self.runtime = Runtime(self.arbiter, clock=self.clock, observers=observers, stall=stall)
         self.runtime.start(self.machine)
 
     def acquire(self, request_id: str = "", **fields: Any) -> "Stream":
@@ -71,6 +78,39 @@ class Stream:
     @property
     def lease_id(self) -> str:
         return next(effect.lease.lease_id for effect in self.told if isinstance(effect, fx.Granted))
+
+
+# -- stalls --
+
+
+async def test_after_a_stall_nothing_expires_before_what_arrived_meanwhile_was_heard():
+    bench = Bench(stall=0.5)
+    held = bench.acquire("r", ttl=4.0, detached=True)
+    await bench.turn()
+    bench.runtime.close(held.call, delivered=True)
+    await bench.turn()
+    bench.clock.now += 10.0
+    await bench.turn()
+    # A renewal that lay in a socket all the while is read late, and counts.
+    renewal = bench.runtime.ask(lambda call: ev.Renew(call, ev.Caller(), held.lease_id))
+    assert isinstance(await renewal, fx.Renewed)
+    bench.clock.now += 3.9
+    await bench.turn()
+    assert held.lease_id in bench.runtime.snapshot().leases[0].lease_id
+
+
+async def test_after_a_stall_and_a_second_of_silence_time_counts():
+    bench = Bench(stall=0.5)
+    held = bench.acquire("r", ttl=4.0, detached=True)
+    await bench.turn()
+    bench.runtime.close(held.call, delivered=True)
+    await bench.turn()
+    bench.clock.now += 10.0
+    await bench.turn()
+    assert bench.runtime.snapshot().leases
+    bench.clock.now += 1.1
+    await bench.turn()
+    assert not bench.runtime.snapshot().leases
 
 
 # -- turns --

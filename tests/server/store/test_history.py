@@ -122,3 +122,13 @@ async def test_a_follower_that_falls_behind_goes_on_with_the_oldest_there_is():
         history.observe(EVENT)
     assert [(await anext(reader)).sequence for _ in range(3)] == [9, 10, 11]
     await reader.aclose()
+
+
+async def test_where_nothing_is_kept_a_follower_waits_all_the_same():
+    history = filled(3, limit=0)
+    follower = Follower(history)
+    await settle()
+    history.observe(EVENT)
+    await settle()
+    assert follower.seen == []
+    await follower.stop()

@@ -58,8 +58,8 @@ async def memory(client: Client, condition: Callable[[snapshot_pb2.GpuSnapshot],
     return found
 
 
-def test_run_passes_the_exit_code_on(arbiterd: Start, shell: Shell, tmp_path: Path):
-    run = shell(arbiterd())
+def test_run_passes_the_exit_code_on(arbiter: Arbiterd, shell: Shell, tmp_path: Path):
+    run = shell(arbiter)
     plain = tmp_path / "plain"
     plain.write_text("no program")
     for command, code in (
@@ -74,9 +74,8 @@ def test_run_passes_the_exit_code_on(arbiterd: Start, shell: Shell, tmp_path: Pa
 
 
 async def test_run_exits_with_124_when_no_gpu_could_be_had_in_time(
-    arbiterd: Start, connect: Connect, shell: Shell, tmp_path: Path
+    arbiter: Arbiterd, connect: Connect, shell: Shell, tmp_path: Path
 ):
-    arbiter = arbiterd()
     client = connect(arbiter)
     held = client.acquire("ASR", client="asr-worker-0")
     await held.granted()
@@ -103,8 +102,8 @@ def test_run_exits_with_125_when_there_is_no_arbiter(arbiterd: Start, shell: She
     assert "Traceback" not in ended.stderr
 
 
-def test_those_who_wait_run_one_after_another(arbiterd: Start, shell: Shell, tmp_path: Path):
-    run = shell(arbiterd())
+def test_those_who_wait_run_one_after_another(arbiter: Arbiterd, shell: Shell, tmp_path: Path):
+    run = shell(arbiter)
     diary = tmp_path / "diary"
     diary.touch()
     script = 'echo in >>"$0"; sleep 0.2; echo out >>"$0"'
@@ -211,8 +210,7 @@ async def test_what_operators_do(arbiterd: Start, connect: Connect, shell: Shell
     assert [kind for kind in types if "COOLDOWN" not in kind] == wanted
 
 
-async def test_a_command_whose_lease_is_revoked_is_ended(arbiterd: Start, connect: Connect, shell: Shell):
-    arbiter = arbiterd()
+async def test_a_command_whose_lease_is_revoked_is_ended(arbiter: Arbiterd, connect: Connect, shell: Shell):
     client = connect(arbiter)
     run = shell(arbiter)
     started = run.start("run", "--task", "TRAIN", "--", "sleep", "600")

@@ -42,8 +42,7 @@ def named(lease: dict[str, Any]) -> dict[str, Any]:
     return {"lease_id": lease["lease_id"], "fencing_token": lease["fencing_token"]}
 
 
-def test_list_and_describe(arbiterd: Start, grpcurl: Point):
-    arbiter = arbiterd()
+def test_list_and_describe(arbiter: Arbiterd, grpcurl: Point):
     run = grpcurl(arbiter)
     services = run(arbiter.grpc, "list").split()
     assert {"gpuarbiter.v1.GpuArbiter", "gpuarbiter.v1.GpuArbiterAdmin", "grpc.health.v1.Health"} <= set(services)
@@ -58,14 +57,13 @@ def test_list_and_describe(arbiterd: Start, grpcurl: Point):
     assert '"client_id": ""' in template
 
 
-def test_the_unix_socket_answers_too(arbiterd: Start, tool: Callable[[str], str]):
-    arbiter = arbiterd()
+def test_the_unix_socket_answers_too(arbiter: Arbiterd, tool: Callable[[str], str]):
     run = Grpcurl(tool("grpcurl"), arbiter.socket)
     assert run.call("GpuArbiter/Snapshot")["snapshot"]["node"] == "test-node"
 
 
-def test_acquire_streams_queued_then_granted_after_a_release(arbiterd: Start, grpcurl: Point):
-    run = grpcurl(arbiterd())
+def test_acquire_streams_queued_then_granted_after_a_release(arbiter: Arbiterd, grpcurl: Point):
+    run = grpcurl(arbiter)
     first = run.start("GpuArbiter/Acquire", EXCLUSIVE)
     lease = first.next("granted")["lease"]
     assert lease["task_type"] == "ASR"
@@ -84,8 +82,8 @@ def test_acquire_streams_queued_then_granted_after_a_release(arbiterd: Start, gr
     assert run.call("GpuArbiter/Release", named(lease))["already_ended"]
 
 
-def test_a_skip_declines_after_its_max_wait(arbiterd: Start, grpcurl: Point):
-    run = grpcurl(arbiterd())
+def test_a_skip_declines_after_its_max_wait(arbiter: Arbiterd, grpcurl: Point):
+    run = grpcurl(arbiter)
     run.start("GpuArbiter/Acquire", EXCLUSIVE).next("granted")
     # The built-in policies of the example configuration are the operator's; this one says it itself.
     skip = EXCLUSIVE | {"busy_policy": "BUSY_POLICY_SKIP", "max_wait": "0.4s"}
@@ -112,8 +110,8 @@ def test_snapshot_once_and_with_watch(arbiterd: Start, grpcurl: Point):
     assert int(after["revision"]) > int(before["revision"])
 
 
-def test_renew(arbiterd: Start, grpcurl: Point):
-    run = grpcurl(arbiterd())
+def test_renew(arbiter: Arbiterd, grpcurl: Point):
+    run = grpcurl(arbiter)
     detached = EXCLUSIVE | {"request_id": "job-1", "ttl": "60s", "detached": True, "max_hold": "20s"}
     lease = run.answers("GpuArbiter/Acquire", detached)[-1]["granted"]["lease"]
     renewed = run.call("GpuArbiter/Renew", named(lease))
@@ -125,8 +123,8 @@ def test_renew(arbiterd: Start, grpcurl: Point):
     assert "LEASE_ENDED" in said
 
 
-def test_resize_from_exclusive_to_shared(arbiterd: Start, grpcurl: Point):
-    run = grpcurl(arbiterd())
+def test_resize_from_exclusive_to_shared(arbiter: Arbiterd, grpcurl: Point):
+    run = grpcurl(arbiter)
     loading = run.start("GpuArbiter/Acquire", EXCLUSIVE)
     lease = loading.next("granted")["lease"]
     beside = run.start("GpuArbiter/Acquire", shared(4 * GIB) | {"max_wait": "30s"})
@@ -143,8 +141,8 @@ def test_resize_from_exclusive_to_shared(arbiterd: Start, grpcurl: Point):
     assert memory["committed_bytes"] == str(10 * GIB)
 
 
-def test_check_fence_is_false_for_an_older_token(arbiterd: Start, grpcurl: Point):
-    run = grpcurl(arbiterd())
+def test_check_fence_is_false_for_an_older_token(arbiter: Arbiterd, grpcurl: Point):
+    run = grpcurl(arbiter)
     tokens = []
     for _ in range(2):
         holding = run.start("GpuArbiter/Acquire", EXCLUSIVE)
@@ -174,8 +172,8 @@ def test_drain_and_resume(arbiterd: Start, grpcurl: Point):
     assert kept == ["EVENT_TYPE_DRAINED", "EVENT_TYPE_RESUMED"]
 
 
-def test_health(arbiterd: Start, grpcurl: Point):
-    run = grpcurl(arbiterd())
+def test_health(arbiter: Arbiterd, grpcurl: Point):
+    run = grpcurl(arbiter)
     for service in ("", "gpuarbiter.v1.GpuArbiter", "gpuarbiter.v1.GpuArbiterAdmin"):
         assert run.call("grpc.health.v1.Health/Check", {"service": service}) == {"status": "SERVING"}
 
@@ -203,8 +201,8 @@ def test_ctrl_c_frees_the_gpu_without_a_cooldown(arbiterd: Start, grpcurl: Point
     assert not [event for event in events if "COOLDOWN" in event["type"]]
 
 
-def test_ctrl_c_while_waiting_leaves_nothing_behind(arbiterd: Start, grpcurl: Point):
-    run = grpcurl(arbiterd())
+def test_ctrl_c_while_waiting_leaves_nothing_behind(arbiter: Arbiterd, grpcurl: Point):
+    run = grpcurl(arbiter)
     run.start("GpuArbiter/Acquire", EXCLUSIVE).next("granted")
     waiting = run.start("GpuArbiter/Acquire", EXCLUSIVE | {"max_wait": "30s"})
     waiting.next("queued")

@@ -16,8 +16,8 @@ Connect = Callable[[Arbiterd], Client]
 Hold = Callable[..., Holder]
 
 
-async def test_shared_leases_run_side_by_side_while_they_fit(arbiterd: Start, connect: Connect):
-    client = connect(arbiterd("gpus=sim:1x24GiB"))
+async def test_shared_leases_run_side_by_side_while_they_fit(arbiter: Arbiterd, connect: Connect):
+    client = connect(arbiter)
     one, two = client.acquire(memory=10 * GIB, shared=True), client.acquire(memory=10 * GIB, shared=True)
     lease, _ = await one.granted(), await two.granted()
     gpu = await client.gpu()
@@ -73,8 +73,7 @@ async def test_a_model_that_stays_loaded_is_not_charged_twice(
     for _ in range(2):  # it stays loaded between leases
         await service.granted()
         await figures(client, unleased=0, committed=6 * GIB)
-        await service.ask("release", "ended")
-        await service.until("released")
+        await service.ask("release", "released")
         await figures(client, unleased=4 * GIB, committed=0)
 
 

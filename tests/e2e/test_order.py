@@ -18,6 +18,8 @@ Connect = Callable[[Arbiterd], Client]
 
 SMALL_CLIENTS = 8
 HOLD_SECONDS = 0.03
+# How many large requests are made, one after another.
+REPEATED = 5
 
 
 @asynccontextmanager
@@ -57,26 +59,31 @@ async def test_a_large_request_is_granted_within_its_turn_under_endless_small_on
     arbiterd: Start, connect: Connect, wishes: dict[str, Any]
 ):
     client = connect(arbiterd("gpus=sim:2x24GiB", "queue_limit=64", "defaults.max_hold=0s"))
+    names = [f"large-{number}" for number in range(REPEATED)]
     async with small_requests(client):
-        lease = await client.acquire("LARGE", client="large", request_id="large", **wishes).granted()
-        await client.release(lease)
+        for name in names:
+            await client.release(await client.acquire("LARGE", client="large", request_id=name, **wishes).granted())
     events = await client.events()
-    large = [event for event in events if event.request_id == "large"]
-    queued, granted = large[0], large[1]
-    assert (queued.type, granted.type) == (admin_pb2.EVENT_TYPE_QUEUED, admin_pb2.EVENT_TYPE_GRANTED)
-    between = [event for event in events if queued.sequence < event.sequence < granted.sequence]
-    # Its turn: whoever came after it was not granted a GPU that it may run on.
-    asked_before = {event.request_id for event in events if event.sequence < queued.sequence}
-    came_later = [event for event in between if event.request_id not in asked_before]
     candidates = set(wishes.get("candidates", ("gpu:0", "gpu:1")))
-    grants = [event for event in came_later if event.type == admin_pb2.EVENT_TYPE_GRANTED]
-    assert not [grant for grant in grants if not candidates.isdisjoint(grant.gpus)]
-    # And it was a stream: requests came on while it waited.
+    came_later: set[str] = set()
+    for name in names:
+        queued, granted = [event for event in events if event.request_id == name][:2]
+        if queued.type == admin_pb2.EVENT_TYPE_GRANTED:
+            continue  # at once: the GPUs were free for a moment
+        assert (queued.type, granted.type) == (admin_pb2.EVENT_TYPE_QUEUED, admin_pb2.EVENT_TYPE_GRANTED)
+        # Its turn: whoever came after it was not granted a GPU that it may run on.
+        asked_before = {event.request_id for event in events if event.sequence < queued.sequence}
+        between = [event for event in events if queued.sequence < event.sequence < granted.sequence]
+        later = [event for event in between if event.request_id not in asked_before]
+        grants = [event for event in later if event.type == admin_pb2.EVENT_TYPE_GRANTED]
+        assert not [grant for grant in grants if not candidates.isdisjoint(grant.gpus)]
+        came_later |= {event.request_id for event in later}
+    # And it was a stream: requests came on while they waited.
     assert came_later
 
 
-async def test_a_ticket_behind_its_sequence_holds_nobody_back(arbiterd: Start, connect: Connect):
-    client = connect(arbiterd())
+async def test_a_ticket_behind_its_sequence_holds_nobody_back(arbiter: Arbiterd, connect: Connect):
+    client = connect(arbiter)
     first = await client.acquire(memory=GIB, shared=True, sequence=("session", 0)).granted()
     # Exclusive: were it in line, it would keep everybody behind it off the GPU.
     second = client.acquire(sequence=("session", 1))
@@ -87,8 +94,8 @@ async def test_a_ticket_behind_its_sequence_holds_nobody_back(arbiterd: Start, c
     await second.granted()
 
 
-async def test_utterances_come_in_order_whatever_order_they_were_asked_in(arbiterd: Start, connect: Connect):
-    client = connect(arbiterd())
+async def test_utterances_come_in_order_whatever_order_they_were_asked_in(arbiter: Arbiterd, connect: Connect):
+    client = connect(arbiter)
     held = await client.acquire(client="other").granted()
     streams = {}
     for index in (2, 0, 1):
@@ -110,8 +117,8 @@ async def test_a_task_type_at_its_limit_holds_nobody_back(arbiterd: Start, conne
     await second.granted()
 
 
-async def test_higher_priority_first_then_first_come_first_served(arbiterd: Start, connect: Connect):
-    client = connect(arbiterd())
+async def test_higher_priority_first_then_first_come_first_served(arbiter: Arbiterd, connect: Connect):
+    client = connect(arbiter)
     held = await client.acquire().granted()
     streams = {}
     for name, priority in (("low", 20), ("first", 50), ("second", 50), ("high", 90)):

@@ -43,8 +43,8 @@ async def test_a_full_queue_names_the_holder_in_the_way_and_when_to_retry(arbite
     assert (await waiting.granted()).holder.client_id == "second"
 
 
-async def test_a_wait_that_is_over_says_what_was_in_the_way(arbiterd: Start, connect: Connect):
-    client = connect(arbiterd("gpus=sim:1x24GiB"))
+async def test_a_wait_that_is_over_says_what_was_in_the_way(arbiter: Arbiterd, connect: Connect):
+    client = connect(arbiter)
     held = client.acquire("ASR", client="asr-worker-0")
     await held.granted()
     refusal = await client.acquire(max_wait=0.1).refusal()
@@ -57,12 +57,12 @@ async def test_a_wait_that_is_over_says_what_was_in_the_way(arbiterd: Start, con
 
 
 @pytest.mark.parametrize("name", ["gpu:7", "7", "GPU-00000000-0000-0000-0000-000000000000"])
-async def test_an_unknown_gpu_is_not_found(arbiterd: Start, connect: Connect, name: str):
-    client = connect(arbiterd("gpus=sim:2x24GiB"))
+async def test_an_unknown_gpu_is_not_found(arbiter: Arbiterd, connect: Connect, name: str):
+    client = connect(arbiter)
     refusal = await client.acquire(candidates=[name]).refusal()
     assert (refusal.code.name, refusal.reason) == ("NOT_FOUND", "UNKNOWN_GPU")
     assert name in refusal.message
-    assert refusal.metadata["known"] == "gpu:0,gpu:1"
+    assert refusal.metadata["known"] == "gpu:0"
 
 
 async def test_a_request_larger_than_any_gpu_is_infeasible_at_once(arbiterd: Start, connect: Connect):
@@ -77,8 +77,8 @@ async def test_a_request_larger_than_any_gpu_is_infeasible_at_once(arbiterd: Sta
     assert (declined.decision, declined.reason) == (3, 14)  # FALLBACK_CPU, INFEASIBLE
 
 
-async def test_a_lease_of_nobody_is_not_found(arbiterd: Start, connect: Connect):
-    client = connect(arbiterd("gpus=sim:1x24GiB"))
+async def test_a_lease_of_nobody_is_not_found(arbiter: Arbiterd, connect: Connect):
+    client = connect(arbiter)
     refused = await refusal(client.release(lease_id="no-such-lease"))
     assert (refused.code.name, refused.reason) == ("NOT_FOUND", "UNKNOWN_LEASE")
 
@@ -107,4 +107,4 @@ def test_a_second_arbiter_on_the_same_address_refuses_to_start(arbiterd: Start, 
         assert second.wait() == 1
         address = first.socket if taken == "listen.socket=auto" else taken.partition("=")[2]
         assert address in second.output
-        assert "another gpu-arbiterd" in second.output
+        assert "another" in second.output

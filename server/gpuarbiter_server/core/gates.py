@@ -67,8 +67,8 @@ class LimitGate(Gate):
         self.held = 0
 
     def closed(self, limit: int) -> bool:
-        """Whether as many leases are held as may be; 0 is without limit."""
-        return 0 < limit <= self.held
+        """Whether as many leases are held as may be."""
+        return self.held >= limit
 
     def first(self) -> list["Ticket"]:
         """The first of each lane."""
@@ -146,7 +146,10 @@ class Gates:
             group = self._groups[_group_key(ticket)]
             if group.lowest is not None and _index(ticket) > group.lowest:
                 return group
-        return next((gate for gate, limit in self._limits(ticket, settings) if gate.closed(limit)), None)
+        for gate, limit in self._limits(ticket, settings):
+            if gate.closed(limit):
+                return gate
+        return None
 
     def passed_over(self, ticket: "Ticket", settings: Settings) -> list["Ticket"]:
         """Who gets the chance of a ticket that has just been parked: the next of its lane at its open gates."""
@@ -207,14 +210,16 @@ class Gates:
         in_service = sum(gpu.lost is None and gpu.cordon is None for gpu in ticket.gpus)
         return self.draining if in_service < ticket.request.gpu.count else None
 
-    def _limits(self, ticket: "Ticket", settings: Settings) -> Iterator[tuple[LimitGate, int]]:
+    def _limits(self, ticket: "Ticket", settings: Settings) -> list[tuple[LimitGate, int]]:
         """The limits that this ticket is under, as they are now, where anyone is under them."""
-        task = self._tasks.get(ticket.request.task_type)
-        if task is not None:
-            yield task, settings.policy(ticket.request.task_type).max_concurrent_leases
-        client = self._clients.get(ticket.key.identity)
-        if client is not None:
-            yield client, settings.leases_per_client
+        limits = []
+        of_task = settings.policy(ticket.request.task_type).max_concurrent_leases
+        if of_task and (task := self._tasks.get(ticket.request.task_type)) is not None:
+            limits.append((task, of_task))
+        of_client = settings.leases_per_client
+        if of_client and (client := self._clients.get(ticket.key.identity)) is not None:
+            limits.append((client, of_client))
+        return limits
 
 
 def _first_of(gates: dict[Name, LimitGate], name: Name) -> list["Ticket"]:

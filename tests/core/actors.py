@@ -7,6 +7,7 @@ it do nothing.
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from core.world import GIB, Stream, World, pid
 from gpuarbiter_server.core import events as ev
@@ -122,7 +123,7 @@ class Actors:
         if not streams:
             return
         stream = chance.choice(streams[-12:])
-        changes: dict[str, object] = {}
+        changes: dict[str, Any] = {}
         if chance.random() < 0.2:
             changes["task_type"] = chance.choice(TASKS)
         if chance.random() < 0.3:

@@ -1,5 +1,7 @@
 """What becomes of a request that cannot be granted at once."""
 
+from typing import Any
+
 import pytest
 
 from core.world import GIB, PATIENT, START, World, gpus, settings
@@ -118,7 +120,7 @@ def test_whatever_keeps_a_valid_request_from_a_gpu_is_declined(
     busy: BusyPolicy, obstacle: str, reason: WaitReason
 ) -> None:
     world = World(settings_=settings(queue_limit=1, waiting_per_client=1))
-    wishes: dict[str, object] = {"busy": busy, "max_wait": 1.0, "client": "c"}
+    wishes: dict[str, Any] = {"busy": busy, "max_wait": 1.0, "client": "c"}
     match obstacle:
         case "full":
             world.acquire()

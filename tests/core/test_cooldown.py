@@ -1,5 +1,7 @@
 """An exclusive lease that ended without its holder's word blocks the GPU until its processes are gone."""
 
+from typing import Any
+
 import pytest
 
 from core.world import GIB, World, gpus, pid, seen, settings
@@ -9,7 +11,7 @@ from gpuarbiter_server.core.model import EventType, ProcessId, Sharing, WaitReas
 P, CHILD, STRANGER = pid(10), pid(11), pid(66)
 
 
-def watched(processes: dict[ProcessId, int] | None = None, **others: object) -> World:
+def watched(processes: dict[ProcessId, int] | None = None, **others: Any) -> World:
     world = World(gpus(monitored=True), settings(**others))
     world.show(used=0, processes=processes or {})
     return world

@@ -1,6 +1,7 @@
 """Gated requests: they are granted nothing, and hold nobody back."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -72,7 +73,7 @@ def test_a_late_lower_index_goes_ahead_of_higher_ones_that_still_wait() -> None:
     ],
     ids=["group", "client", "principal", "task type"],
 )
-def test_a_group_is_of_one_task_type_and_one_identity(other: dict[str, object]) -> None:
+def test_a_group_is_of_one_task_type_and_one_identity(other: dict[str, Any]) -> None:
     world = World(gpus(2))
     world.acquire(sequence=("talk", 0))
     assert world.acquire(**other).held
@@ -119,7 +120,7 @@ def test_a_sequence_leaves_nothing_behind() -> None:
 # -- limits of a task type --
 
 
-def limited(count: int = 2, **others: object) -> World:
+def limited(count: int = 2, **others: Any) -> World:
     return World(gpus(count), settings(policies={"ONE": ONE}, queue_limit=99, **others))
 
 

@@ -1,6 +1,8 @@
 """What can be done with a lease while it is held, and after."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -23,9 +25,9 @@ STRANGER = Caller("stranger", admin=False)
 OWNER = Caller("local", admin=False)
 
 
-def refused(call: object, reason: ErrorReason) -> ArbiterError:
+def refused(call: Callable[[], object], reason: ErrorReason) -> ArbiterError:
     with pytest.raises(ArbiterError) as refusal:
-        call()  # type: ignore[operator]
+        call()
     assert refusal.value.reason is reason
     return refusal.value
 
@@ -59,8 +61,7 @@ def test_a_release_is_idempotent() -> None:
     world.acquire(client="b", request_id="w")
     world.release(lease)
     for _ in range(2):
-        for target in ({"lease_id": lease.lease_id}, {"request_id": "r"}):
-            again = world.release(**target)
+        for again in (world.release(lease_id=lease.lease_id), world.release(request_id="r")):
             assert (again.reason, again.already_ended) == (EndReason.RELEASED, True)
     assert len(world.snapshot().leases) == 1  # the other one got the GPU, and keeps it
 
@@ -75,7 +76,7 @@ def test_a_request_that_was_taken_back_has_ended_too() -> None:
 
 
 @pytest.mark.parametrize("target", [{"lease_id": "64-0123456789abcdef"}, {"lease_id": "what"}, {"request_id": "what"}])
-def test_what_never_was_is_unknown(target: dict[str, str]) -> None:
+def test_what_never_was_is_unknown(target: dict[str, Any]) -> None:
     world = World()
     world.acquire(request_id="r")
     error = refused(lambda: world.release(**target), ErrorReason.UNKNOWN_LEASE)
@@ -383,6 +384,7 @@ def test_work_without_a_lease_is_passed_on_to_the_observers() -> None:
     report = WorkReport(WorkResult.FAILED, WorkDevice.CPU)
     assert isinstance(world.report(report, "NMT", "c9"), fx.Done)
     (record,) = world.recorded(EventType.WORK_REPORTED)
+    assert record.holder is not None
     assert (record.task_type, record.holder.client_id, record.report) == ("NMT", "c9", report)
     assert record.detail == "FAILED on CPU"
     assert world.arbiter.idle

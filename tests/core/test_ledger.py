@@ -1,6 +1,7 @@
 """The memory ledger of a GPU: what may be promised beside what is promised and what is seen."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ P, Q, STRANGER, CHILD = pid(10), pid(20), pid(66), pid(11)
 WATCHED = gpus(monitored=True)
 
 
-def watched(**others: object) -> World:
+def watched(**others: Any) -> World:
     return World(WATCHED, settings(**others))
 
 
@@ -361,6 +362,13 @@ def test_what_would_not_fit_on_an_empty_gpu_is_infeasible() -> None:
     assert error.reason.name == "INFEASIBLE"
     assert error.metadata["capacity_bytes"] == str(8 * GIB)
     assert "each of 2 empty GPUs" in error.message
+
+
+def test_all_that_there_is_can_be_declared() -> None:
+    world = World(gpus(2), settings(memory=Memory()))
+    capacity = world.gpu().admissible_bytes
+    assert world.shared(capacity, count=2).held
+    assert world.shared(capacity + 1).error.reason.name == "INFEASIBLE"
 
 
 def test_gpus_that_could_never_hold_it_are_no_candidates() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from core.naive import NaiveArbiter, Wish
 from core.world import GIB, PATIENT, Stream, World, settings
 from gpuarbiter_server.core.model import GpuSpec, Placement, Sharing
+from gpuarbiter_server.core.views import LeaseView
 
 # Task types; one of them may have no more than two leases, one no more than one.
 TASKS = ("FREE", "TWO", "ONE")
@@ -128,7 +129,7 @@ class Pair:
     def wait(self) -> None:
         self.world.advance(self.chance.choice((0.125, 1.0, 10.0)))
 
-    def _leases(self) -> tuple:
+    def _leases(self) -> tuple[LeaseView, ...]:
         return self.world.snapshot().leases
 
     def _leases_of(self, client: str) -> int:

@@ -1,6 +1,7 @@
 """Which GPUs a request gets where it has a choice, and several at once."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from core.world import GIB, World, gpus, settings
 from gpuarbiter_server.core.model import GpuSpec, Placement, Sharing, WaitReason
 
 
-def placed(world: World, placement: Placement, *memory: int, **wishes: object) -> list[str]:
+def placed(world: World, placement: Placement, *memory: int, **wishes: Any) -> list[str]:
     return [world.shared(size * GIB, placement=placement, **wishes).on[0] for size in memory]
 
 

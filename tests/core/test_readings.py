@@ -7,7 +7,7 @@ import pytest
 from core.world import GIB, NO_HEADROOM, World, gpus, settings
 from gpuarbiter_server.core import effects as fx
 from gpuarbiter_server.core import events as ev
-from gpuarbiter_server.core.errors import ErrorReason
+from gpuarbiter_server.core.errors import ArbiterError, ErrorReason
 from gpuarbiter_server.core.model import EventType, GpuHealth, WaitReason
 
 REFUSE = replace(NO_HEADROOM, refuse_when_stale=True)
@@ -84,7 +84,7 @@ def test_a_lease_does_not_grow_by_a_stale_reading_where_the_policy_is_to_refuse(
     world.read()
     lease = world.shared(4 * GIB)
     world.advance(2)
-    with pytest.raises(Exception, match="no current reading") as refusal:
+    with pytest.raises(ArbiterError, match="no current reading") as refusal:
         world.resize(lease.lease_id, 5 * GIB)
     assert refusal.value.reason is ErrorReason.RESIZE_REFUSED
     world.resize(lease.lease_id, 3 * GIB)

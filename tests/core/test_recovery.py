@@ -1,6 +1,7 @@
 """Memory of leases that ended: it counts until a reading shows that it is back."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from gpuarbiter_server.core.model import EventType, WaitReason
 P, Q = pid(10), pid(20)
 
 
-def watched(**others: object) -> World:
+def watched(**others: Any) -> World:
     world = World(gpus(monitored=True), settings(**others))
     world.show(used=0, processes={})
     return world

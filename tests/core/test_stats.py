@@ -29,6 +29,7 @@ def test_percentiles_by_nearest_rank(values: list[float], share: float, expected
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=100), st.sampled_from([0.25, 0.5, 0.75, 1.0]))
 def test_a_percentile_is_the_smallest_value_that_enough_do_not_exceed(values: list[float], share: float) -> None:
     found = percentile(values, share)
+    assert found is not None
     enough = math.ceil(share * len(values))
     assert sum(value <= found for value in values) >= enough
     assert sum(value < found for value in values) < enough

@@ -5,10 +5,9 @@ from dataclasses import replace
 import pytest
 
 from core.world import GIB, PATIENT, World, gpus, pid, settings
-from gpuarbiter_server.core import effects as fx
 from gpuarbiter_server.core import events as ev
 from gpuarbiter_server.core.errors import ArbiterError, ErrorReason
-from gpuarbiter_server.core.model import EndReason, EventType, LeaseState, Sharing, WaitReason
+from gpuarbiter_server.core.model import BusyPolicy, EndReason, EventType, LeaseState, Sharing, WaitReason
 
 AT_ONCE = replace(PATIENT, disconnect_grace=0.0)
 
@@ -50,7 +49,7 @@ def test_the_wait_of_an_absent_request_ends_in_silence() -> None:
     world = World()
     world.acquire()
     waiting = world.acquire(client="a", request_id="r", max_wait=2)
-    skipping = world.acquire(client="b", request_id="r", max_wait=2, busy=fx.BusyPolicy.SKIP)
+    skipping = world.acquire(client="b", request_id="r", max_wait=2, busy=BusyPolicy.SKIP)
     for stream in (waiting, skipping):
         world.hang_up(stream)
     world.advance(2)

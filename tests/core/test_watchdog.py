@@ -1,6 +1,7 @@
 """What happens at max_hold, and to yield requests."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from gpuarbiter_server.core.model import EndReason, EventType, LeaseState, Yield
 from gpuarbiter_server.core.policy import Policy, Watchdog
 
 
-def watching(**steps: object) -> World:
+def watching(**steps: Any) -> World:
     return World(settings_=settings(replace(PATIENT, max_hold=8.0, watchdog=Watchdog(**steps)), cooldown=0.0))
 
 

@@ -7,6 +7,7 @@ and processes are watched and unwatched in turn.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from gpuarbiter_server.core import effects as fx
 from gpuarbiter_server.core import events as ev
@@ -46,6 +47,7 @@ PATIENT = Policy(max_wait=None, max_hold=0.0)
 # Figures in tests are round.
 NO_HEADROOM = Memory(headroom_bytes=0)
 
+E = TypeVar("E")
 Processes = Mapping[ProcessId, int | None] | Iterable[GpuProcess] | None
 
 
@@ -60,10 +62,10 @@ def settings(
     policy: Policy = PATIENT,
     policies: Mapping[str, Policy] | None = None,
     memory: Memory = NO_HEADROOM,
-    **others: object,
+    **others: Any,
 ) -> Settings:
     """Settings with a policy that sets no clocks, and no headroom, unless told otherwise."""
-    return Settings(default_policy=policy, policies=policies or {}, memory=memory, **others)  # type: ignore[arg-type]
+    return Settings(default_policy=policy, policies=policies or {}, memory=memory, **others)
 
 
 def pid(number: int, start: int = 1) -> ProcessId:
@@ -86,7 +88,7 @@ class Stream:
     last: fx.Effect | None = None
     broken: bool = False
 
-    def of(self, kind: type) -> list:
+    def of(self, kind: type[E]) -> list[E]:
         """The effects of a kind, in order."""
         return [effect for effect in self.effects if isinstance(effect, kind)]
 
@@ -265,11 +267,11 @@ class World:
             principal=principal,
         )
 
-    def acquire(self, task_type: str = "ASR", client: str = "c1", **wishes: object) -> Stream:
+    def acquire(self, task_type: str = "ASR", client: str = "c1", **wishes: Any) -> Stream:
         """A new stream asks for a lease; the keywords are those of `request`."""
-        return self.ask_for(self.request(task_type, client, **wishes))  # type: ignore[arg-type]
+        return self.ask_for(self.request(task_type, client, **wishes))
 
-    def shared(self, memory: int, client: str = "c1", **wishes: object) -> Stream:
+    def shared(self, memory: int, client: str = "c1", **wishes: Any) -> Stream:
         """A new stream asks for a shared lease."""
         return self.acquire(client=client, memory=memory, sharing=Sharing.SHARED, **wishes)
 
@@ -280,9 +282,9 @@ class World:
         self.send(ev.Acquire(stream.call, request))
         return stream
 
-    def again(self, stream: Stream, **changes: object) -> Stream:
+    def again(self, stream: Stream, **changes: Any) -> Stream:
         """Another stream sends the request of this one again, with changed fields."""
-        return self.ask_for(replace(stream.request, **changes))  # type: ignore[arg-type]
+        return self.ask_for(replace(stream.request, **changes))
 
     def hang_up(self, stream: Stream, *, delivered: bool | None = None) -> list[fx.Effect]:
         """The stream breaks; delivered: whether a Granted was written, by default when there was one."""
@@ -351,9 +353,9 @@ class World:
         """Ends a lease by an operator's will."""
         return self._ask(lambda call: ev.Revoke(call, lease_id, grace, reason))  # type: ignore[return-value]
 
-    def configure(self, **changes: object) -> list[fx.Effect]:
+    def configure(self, **changes: Any) -> list[fx.Effect]:
         """Changes settings."""
-        return self.send(ev.Configure(replace(self.arbiter.settings, **changes), "changed"))  # type: ignore[arg-type]
+        return self.send(ev.Configure(replace(self.arbiter.settings, **changes), "changed"))
 
     def shut_down(self) -> list[fx.Effect]:
         """Stops taking requests."""
@@ -457,7 +459,7 @@ class World:
             case _:
                 self._answer(effect)
 
-    def _answer(self, effect: fx.Effect) -> None:
+    def _answer(self, effect: Any) -> None:
         if effect.call in self._answers:
             self._answers[effect.call].append(effect)
             return

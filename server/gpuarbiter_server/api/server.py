@@ -22,7 +22,7 @@ from gpuarbiter_server.api import lent, reflection
 from gpuarbiter_server.api.admin import GpuArbiterAdminService
 from gpuarbiter_server.api.service import GpuArbiterService
 from gpuarbiter_server.api.sockets import claim
-from gpuarbiter_server.api.wire import decoder
+from gpuarbiter_server.api.wire import decoder, encode
 
 _ARBITER: ServiceDescriptor = gpu_arbiter_pb2.DESCRIPTOR.services_by_name["GpuArbiter"]
 _ADMIN: ServiceDescriptor = admin_pb2.DESCRIPTOR.services_by_name["GpuArbiterAdmin"]
@@ -129,10 +129,7 @@ def _handlers(service: ServiceDescriptor, find: Callable[[str], Callable[..., An
             (False, True): grpc.unary_stream_rpc_method_handler,
             (True, True): grpc.stream_stream_rpc_method_handler,
         }[method.client_streaming, method.server_streaming]
-        answer: type[Message] = message_factory.GetMessageClass(method.output_type)
-        methods[method.name] = make(
-            handler, request_deserializer=decoder(kind), response_serializer=answer.SerializeToString
-        )
+        methods[method.name] = make(handler, request_deserializer=decoder(kind), response_serializer=encode)
     return grpc.method_handlers_generic_handler(service.full_name, methods)
 
 

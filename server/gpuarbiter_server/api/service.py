@@ -12,8 +12,8 @@ from gpuarbiter_server.api.acquiring import Outbox, carry
 from gpuarbiter_server.api.auth import caller_of
 from gpuarbiter_server.api.calls import Intake
 from gpuarbiter_server.api.convert_out import Converter
-from gpuarbiter_server.api.convert_snapshot import arbiter_snapshot
 from gpuarbiter_server.api.session import Session
+from gpuarbiter_server.api.snapshots import Snapshots
 from gpuarbiter_server.api.status import Context, abort
 from gpuarbiter_server.api.wire import Undecodable, checked
 from gpuarbiter_server.core.errors import ArbiterError
@@ -22,7 +22,6 @@ from gpuarbiter_server.runtime.about import About
 from gpuarbiter_server.runtime.runtime import Runtime
 
 _DEFAULT_INTERVAL = 0.25
-_DEFAULT_TICKETS = 100
 
 Request = Any  # The message of the RPC, or an Undecodable.
 Make = Callable[[Call, Any, Caller], Event]
@@ -36,6 +35,7 @@ class GpuArbiterService:
         self._intake = intake
         self._convert = convert
         self._about = about
+        self._snapshots = Snapshots(runtime, convert, about)
 
     async def acquire(self, message: Request, context: Context) -> None:
         """Asks for a lease and follows it to its end."""
@@ -75,20 +75,17 @@ class GpuArbiterService:
         """The state of the arbiter, once or whenever it changes; a slow reader skips to the newest."""
         request: pb.SnapshotRequest = await _checked(message, context)
         interval = convert_in.optional_seconds(request, "min_interval") or _DEFAULT_INTERVAL
-        caller = caller_of(context)
+        wanted = self._snapshots.wanted(request, caller_of(context))
         while True:
             try:
-                view = self._runtime.snapshot(
-                    gpus=tuple(request.gpus), max_tickets=request.max_tickets or _DEFAULT_TICKETS
-                )
+                rendered = self._snapshots.render(wanted)
             except ArbiterError as error:
                 await abort(context, error)
-            snapshot = arbiter_snapshot(view, self._convert, self._about, caller, processes=request.processes)
-            await context.write(pb.SnapshotResponse(snapshot=snapshot))
+            await context.write(rendered.message)
             if not request.watch:
                 return
             await asyncio.sleep(interval)
-            await self._runtime.changed_since(view.revision)
+            await self._runtime.changed_since(rendered.revision)
 
     async def _ask(self, message: Request, context: Context, make: Make) -> Any:
         """Has the core answer a unary call."""

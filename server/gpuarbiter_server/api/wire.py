@@ -36,6 +36,11 @@ def decoder(kind: type[Message]) -> Callable[[bytes], Message | Undecodable]:
     return decode
 
 
+def encode(message: Message | bytes) -> bytes:
+    """A serializer; what is encoded already goes as it is."""
+    return message if isinstance(message, bytes) else message.SerializeToString()
+
+
 def decoded(message: Message | Undecodable) -> Message:
     """A message; ArbiterError INVALID_REQUEST for what is none."""
     if isinstance(message, Undecodable):

@@ -1,0 +1,64 @@
+"""Snapshots as they go over the wire, made once for all who ask for the same at the same time.
+
+A hundred watchers of one arbiter would otherwise have each state rendered a hundred times.
+"""
+
+from typing import NamedTuple
+
+from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
+from gpuarbiter_server.api.convert_out import Converter
+from gpuarbiter_server.api.convert_snapshot import arbiter_snapshot
+from gpuarbiter_server.core.events import Caller
+from gpuarbiter_server.runtime.about import About
+from gpuarbiter_server.runtime.clock import monotonic
+from gpuarbiter_server.runtime.runtime import Runtime
+
+# As long as nothing has changed, what a snapshot says of remaining times may be this old, in seconds.
+_FRESH = 0.05
+_KEPT = 32
+_DEFAULT_TICKETS = 100
+
+
+class Wanted(NamedTuple):
+    """What a snapshot is to show, and to whom."""
+
+    gpus: tuple[str, ...]
+    max_tickets: int
+    processes: bool
+    caller: Caller
+
+
+class Rendered(NamedTuple):
+    """An encoded SnapshotResponse, and the revision that it shows."""
+
+    revision: int
+    at: float
+    message: bytes
+
+
+class Snapshots:
+    """Renders, and keeps what it rendered for a moment."""
+
+    def __init__(self, runtime: Runtime, convert: Converter, about: About) -> None:
+        self._runtime = runtime
+        self._convert = convert
+        self._about = about
+        self._rendered: dict[Wanted, Rendered] = {}
+
+    def wanted(self, request: pb.SnapshotRequest, caller: Caller) -> Wanted:
+        """What a request asks for."""
+        return Wanted(tuple(request.gpus), request.max_tickets or _DEFAULT_TICKETS, request.processes, caller)
+
+    def render(self, wanted: Wanted) -> Rendered:
+        """The state now, or as it was a moment ago if it has not changed; ArbiterError for a GPU that is none."""
+        found = self._rendered.get(wanted)
+        now = monotonic()
+        if found is not None and found.revision == self._runtime.revision and now - found.at < _FRESH:
+            return found
+        view = self._runtime.snapshot(gpus=wanted.gpus, max_tickets=wanted.max_tickets)
+        snapshot = arbiter_snapshot(view, self._convert, self._about, wanted.caller, processes=wanted.processes)
+        rendered = Rendered(view.revision, now, pb.SnapshotResponse(snapshot=snapshot).SerializeToString())
+        if len(self._rendered) >= _KEPT:
+            self._rendered.clear()
+        self._rendered[wanted] = rendered
+        return rendered

@@ -1,5 +1,7 @@
 """gpu-arbiterd as a process: how it starts, what it refuses, and how it ends."""
 
+import json
+import os
 import signal
 import socket
 import subprocess
@@ -19,7 +21,10 @@ from fakes.polling import until
 from gpuarbiter.v1 import admin_pb2, admin_pb2_grpc, lease_pb2
 from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
 from gpuarbiter.v1 import gpu_arbiter_pb2_grpc as rpc
-from support.messages import acquire, holder, release
+from gpuarbiter_server import app
+from gpuarbiter_server.config import load
+from gpuarbiter_server.core.model import GpuReading, GpuSpec
+from support.messages import GIB, acquire, holder, release
 from support.process import ISOLATED, Arbiterd, environment, running
 from support.refusals import read
 
@@ -177,7 +182,74 @@ def test_the_socket_of_an_arbiter_that_was_killed_is_taken_over(tmp_path: Path):
             assert client.snapshot().instance_id
 
 
+def test_a_change_of_the_configuration_reaches_logs_and_metrics(tmp_path: Path):
+    with running(tmp_path) as arbiter, Client(arbiter.grpc) as client:
+        client.granted(acquire(task_type="NEW"))
+        arbiter.wait_for("GRANTED task=NEW")
+        patch = "{log_level: warning, policies: {NEW: {priority: 90}}, shutdown_grace: 0s}"
+        client.admin.UpdateConfig(admin_pb2.UpdateConfigRequest(patch_yaml=patch), timeout=30)
+        call, lease = client.granted(acquire(task_type="NEW", max_wait=30))
+        assert lease.priority == 90
+        counted = get(arbiter.http, "/metrics")[1]
+        assert 'gpu_arbiter_acquire_total{gpu="gpu:0",outcome="granted",task="NEW"} 1.0' in counted
+        call.cancel()
+    assert arbiter.output.count("GRANTED task=NEW") == 1
+
+
+def test_memory_that_is_in_use_is_waited_for(tmp_path: Path):
+    with running(tmp_path, "sampler.fast_interval=20ms") as arbiter, Client(arbiter.grpc) as client:
+        gpu = client.snapshot().gpus[0]
+        taken = tmp_path / "sim" / gpu.uuid / f"{os.getpid()}.json"
+        mine = identity_of(os.getpid())
+        job = {"pid": mine["pid"], "start_ticks": mine["process_start_ticks"], "utilization_ratio": 0.5}
+        taken.write_text(json.dumps(job | {"memory_bytes": 20 * GIB}))
+        until(lambda: client.snapshot().gpus[0].memory.unleased_bytes == 20 * GIB, "for it to be seen")
+        call = client.stub.Acquire(acquire(gpu={"memory_bytes": 10 * GIB}, max_wait=60), timeout=30)
+        assert next(call).queued.reason == lease_pb2.WAIT_REASON_MEMORY
+        taken.unlink()
+        while not (answer := next(call)).HasField("granted"):
+            assert answer.HasField("queued")
+
+
+def test_without_attestation_it_serves_all_the_same(tmp_path: Path):
+    folder = tmp_path / "gpu-arbiter"
+    folder.mkdir(mode=0o700)
+    (folder / "arbiter.sock.attest").write_text("in the way")
+    with running(tmp_path) as arbiter, Client(arbiter.socket) as client:
+        assert "no attestation socket" in arbiter.output
+        assert client.snapshot().instance_id
+    assert (folder / "arbiter.sock.attest").read_text() == "in the way"
+
+
 # -- what keeps it from starting --
+
+
+class HangingBackend:
+    """A driver that never answers."""
+
+    def __init__(self) -> None:
+        self.released = threading.Event()
+
+    def open(self) -> list[GpuSpec]:
+        self.released.wait()
+        return []
+
+    def read(self, spec: GpuSpec) -> GpuReading:
+        raise AssertionError(spec)
+
+    def close(self) -> None:
+        self.released.wait()
+
+
+async def test_a_driver_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch):
+    backend = HangingBackend()
+    monkeypatch.setattr(app, "NvmlBackend", lambda: backend)
+    monkeypatch.setattr(app, "_DRIVER_PATIENCE", 0.05)
+    monkeypatch.setattr(app, "_LAST_PATIENCE", 0.05)
+    with pytest.raises(app.StartError, match=r"did not answer within 0\.05 s"):
+        await app._gpus(load(None, {}, ()))
+    await app._close(backend)
+    backend.released.set()
 
 
 @pytest.mark.parametrize("what", ["grpc", "socket", "http"])

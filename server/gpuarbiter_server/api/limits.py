@@ -1,4 +1,4 @@
-"""The kinds of limits that a field can have: each checks a value and describes itself."""
+"""The kinds of limits that a field can have; each checks a value."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -35,11 +35,8 @@ class Text:
         if len(value) > self.longest:
             return f"has {len(value)} characters, at most {self.longest} are allowed"
         if not re.fullmatch(self.pattern, value):
-            return f"must match {self.pattern}"
+            return "must be printable" if self.pattern == PRINTABLE else f"must match {self.pattern}"
         return None
-
-    def __str__(self) -> str:
-        return f"{'required, ' if self.required else ''}at most {self.longest} characters of `{self.pattern}`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +54,6 @@ class Number:
         if not self.least <= value <= self.most:
             return f"is {value}, allowed are {self.least} to {self.most}"
         return None
-
-    def __str__(self) -> str:
-        return f"{'required, ' if self.required else ''}{self.least} to {self.most}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +103,6 @@ class Choice:
             return f"is {value}, which is no {self.enum.name}"
         return "must be given" if self.required and not value else None
 
-    def __str__(self) -> str:
-        return f"{'required, ' if self.required else ''}a {self.enum.name}"
-
 
 @dataclass(frozen=True, slots=True)
 class Flag:
@@ -131,9 +122,6 @@ class Part:
 
     required: bool = False
 
-    def __str__(self) -> str:
-        return "required" if self.required else "optional"
-
 
 @dataclass(frozen=True, slots=True)
 class Items:
@@ -151,9 +139,6 @@ class Items:
             problem = self.each.check(value)
             if problem:
                 yield f"[{number}]", problem
-
-    def __str__(self) -> str:
-        return f"at most {self.most} entries, each {self.each}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +158,6 @@ class Table:
             problem = self.key.check(key) or self.value.check(value)
             if problem:
                 yield f"[{number}]", problem
-
-    def __str__(self) -> str:
-        return f"at most {self.most} entries, keys {self.key}, values {self.value}"
 
 
 Limit = Text | Number | Span | Moment | Choice | Flag | Part | Items | Table

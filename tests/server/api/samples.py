@@ -25,7 +25,7 @@ _RANGES = {
     FieldDescriptor.TYPE_UINT64: (0, 2**64 - 1),
 }
 # The patterns of the table allow a different part of these each; every pattern excludes one of them.
-_SUSPECTS = ("a\x00b", "a\nb", "\x7f", "\x1b[31m", "a b", "ä", "a/b", "\U0001f4a9")
+_SUSPECTS = ("a\x00b", "a\nb", "\x7f", "\x1b[31m", "a b", "ä", "a/b", "\U0001f4a9", "\x85", "\u2028", "\u202e")
 _LARGEST, _SMALLEST = 2**63 - 1, -(2**63)
 
 Spoil = Callable[[Any], None]

@@ -125,6 +125,17 @@ async def test_a_path_that_cannot_be_says_why(tmp_path: Path):
             listening.listen_unix(tmp_path / ("x" * 107))
 
 
+async def test_a_folder_that_others_can_write_to_is_no_place_for_a_socket(tmp_path: Path):
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(0o777)
+    async with server() as listening:
+        with pytest.raises(ListenError, match="choose a folder of your own"):
+            listening.listen_unix(folder / "arbiter.sock")
+        folder.chmod(0o1777)
+        listening.listen_unix(folder / "arbiter.sock")
+
+
 async def test_a_path_that_was_refused_can_be_claimed_later(tmp_path: Path):
     path = tmp_path / "arbiter.sock"
     path.write_text("")
@@ -169,6 +180,24 @@ async def test_reflection_lists_what_is_served():
             await call.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol=symbol))
             assert (await call.read()).file_descriptor_response.file_descriptor_proto, symbol
         await call.done_writing()
+
+
+@pytest.mark.parametrize(
+    ("path", "streams"),
+    [
+        ("/grpc.health.v1.Health/Check", False),
+        ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", True),
+    ],
+)
+async def test_health_and_reflection_take_whole_messages_only(path: str, streams: bool):
+    async with serving() as arbiter:
+        if streams:
+            call = arbiter.channel.stream_stream(path)()
+            await call.write(b"\xff")
+            answer = await refusal(call.read())
+        else:
+            answer = await refusal(arbiter.channel.unary_unary(path)(b"\xff"))
+        assert (answer.code, answer.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
 
 
 async def test_what_is_not_served_is_unimplemented():

@@ -181,6 +181,17 @@ async def test_without_its_id_a_lease_shows_no_attributes_either():
         assert (shown.lease_id, shown.context.job_id, dict(shown.context.attributes)) == ("", "j", {})
 
 
+async def test_what_was_rendered_is_shared_for_a_moment_and_not_kept_for_ever():
+    async with serving() as arbiter:
+        first = await arbiter.snapshot()
+        assert (await arbiter.snapshot()).revision == first.revision
+        await arbiter.granted(acquire())
+        assert len((await arbiter.snapshot()).leases) == 1, "what has changed is rendered anew"
+        for number in range(100):
+            await arbiter.snapshot(max_tickets=1 + number)
+        assert len(arbiter.service._snapshots._rendered) <= 32
+
+
 # -- watching --
 
 

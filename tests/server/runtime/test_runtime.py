@@ -311,6 +311,22 @@ async def test_an_acquire_that_the_core_fails_on_leaves_nothing_behind(monkeypat
     assert not bench.runtime._calls
 
 
+async def test_a_stream_that_fails_to_take_its_effect_costs_nobody_else_theirs():
+    bench = Bench()
+
+    def fail(effect: fx.Effect) -> None:
+        raise ZeroDivisionError(effect)
+
+    with no_errors_logged() as errors:
+        call = bench.runtime.open(fail)
+        bench.runtime.submit(ev.Acquire(call, AcquireRequest("ASR", Holder("worker"))))
+        after = bench.acquire(max_wait=9.0)
+        await bench.turn()
+        assert after.kinds == ["Queued"]
+        assert len(errors) == 1
+        errors.clear()
+
+
 # -- state --
 
 

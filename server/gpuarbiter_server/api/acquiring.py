@@ -1,7 +1,8 @@
 """The Acquire stream: effects of the core in, messages out, and the truth about what was written.
 
 Law: whatever happens to the stream, the core is told in `finally`, synchronously, and whether the
-Granted had been written: a grant that never left is taken back.
+Granted may have been written: only a grant that surely never left is taken back. A client that hangs up as
+soon as it has its lease can be quicker than the news that the write is done.
 """
 
 import asyncio
@@ -52,8 +53,10 @@ async def carry(context: Context, runtime: Runtime, call: Call, outbox: Outbox, 
             effect = await outbox.next()
             if isinstance(effect, fx.Failed):
                 await abort(context, effect.error)
-            await context.write(convert.acquire(effect))
+            if context.cancelled():
+                return
             delivered = delivered or isinstance(effect, fx.Granted)
+            await context.write(convert.acquire(effect))
             if is_last(effect):
                 return
     finally:

@@ -247,17 +247,20 @@ class Session:
                 response, acquire = self._outbox.popleft()
                 if acquire is not None and response is acquire.queued:
                     acquire.queued = None
+                granted = acquire if acquire is not None and response is acquire.granted else None
+                if granted is not None:
+                    # From here on the client may have it, whatever becomes of the write.
+                    granted.delivered = True
                 await self._context.write(response)
                 self._room.set()
-                if acquire is not None and response is acquire.granted:
-                    self._delivered(acquire)
+                if granted is not None:
+                    self._delivered(granted)
             if self._client_done and not self._open:
                 return
             await self._wake.wait()
 
     def _delivered(self, acquire: _Acquire) -> None:
         """A Granted is written."""
-        acquire.delivered = True
         if acquire in self._parting:
             self._parting.discard(acquire)
             self._runtime.close(acquire.call, delivered=True)

@@ -115,6 +115,10 @@ class Client:
         """Asks for a lease; the arguments are those of `acquire_request`."""
         return Acquiring(self._stub.Acquire(acquire_request(*positional, **fields)))
 
+    def session(self) -> Any:
+        """The bare stream of a session."""
+        return self._stub.Session()
+
     async def release(self, lease: lease_pb2.Lease | None = None, **fields: Any) -> pb.ReleaseResponse:
         if lease is not None:
             fields = {"lease_id": lease.lease_id, "fencing_token": lease.fencing_token} | fields

@@ -53,8 +53,6 @@ async def carry(context: Context, runtime: Runtime, call: Call, outbox: Outbox, 
             effect = await outbox.next()
             if isinstance(effect, fx.Failed):
                 await abort(context, effect.error)
-            if context.cancelled():
-                return
             delivered = delivered or isinstance(effect, fx.Granted)
             await context.write(convert.acquire(effect))
             if is_last(effect):

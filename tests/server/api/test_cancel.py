@@ -184,7 +184,7 @@ def let_go(arbiter: InProcess, lease: Any) -> None:
     arbiter.runtime.submit(ev.Release(call, ev.Caller(), lease.lease_id))
 
 
-# -- a Granted that was never written --
+# -- a Granted that may or may not have left --
 
 
 class StuckContext:
@@ -218,19 +218,28 @@ async def cancelled(task: "asyncio.Task[None]") -> None:
         await task
 
 
-async def test_a_grant_that_was_never_written_is_taken_back_and_costs_no_cooldown():
+async def cancelled_as_it_is_granted(arbiter: InProcess, request_id: str = "") -> None:
+    """A waiter whose stream breaks in the very turn that brings its grant."""
+    holding, lease = await held_by_another(arbiter)
+    task = await carried(arbiter, StuckContext(1), request_id)
+    let_go(arbiter, lease)
+    await turns(1)
+    assert len(arbiter.runtime.snapshot().leases) == 1, "it is granted"
+    await cancelled(task)
+    await holding
+
+
+async def test_a_grant_whose_waiter_is_gone_is_taken_back_and_costs_no_cooldown():
     async with serving("cooldown=15s") as arbiter:
-        task = await carried(arbiter, StuckContext(0))
-        assert len(arbiter.runtime.snapshot().leases) == 1
-        await cancelled(task)
+        await cancelled_as_it_is_granted(arbiter)
         await nothing_stays(arbiter)
         call, _ = await arbiter.granted(acquire(max_wait=0))
         call.cancel()
 
 
-async def test_a_named_request_whose_grant_was_never_written_waits_for_its_client():
+async def test_a_named_request_that_was_gone_when_its_grant_came_waits_for_its_client():
     async with serving("cooldown=15s") as arbiter:
-        await cancelled(await carried(arbiter, StuckContext(0), "r"))
+        await cancelled_as_it_is_granted(arbiter, "r")
         await arbiter.at_rest()
         view = arbiter.runtime.snapshot()
         assert (len(view.leases), [ticket.request_id for ticket in view.queue]) == (0, ["r"])
@@ -238,11 +247,12 @@ async def test_a_named_request_whose_grant_was_never_written_waits_for_its_clien
         call.cancel()
 
 
-async def test_a_grant_that_was_written_counts_as_held():
+@pytest.mark.parametrize("room", [0, 1], ids=["being written", "written"])
+async def test_a_grant_that_may_have_arrived_counts_as_held(room: int):
     async with serving("cooldown=15s") as arbiter:
-        context = StuckContext(1)
+        context = StuckContext(room)
         await cancelled(await carried(arbiter, context))
-        assert [answer.WhichOneof("event") for answer in context.written] == ["granted"]
+        assert [answer.WhichOneof("event") for answer in context.written] == ["granted"] * room
         await nothing_stays(arbiter)
         waiting, told = await arbiter.queued(acquire(max_wait=60))
         assert told.reason == WaitReason.COOLDOWN

@@ -488,7 +488,6 @@ async def test_a_grant_that_was_not_written_before_the_client_left_is_taken_back
         context.put(2, acquire=acquire())
         context.put(3, acquire=acquire("r", detached=True, ttl=30))
         context.put(4, check_fence={"gpu": "0", "fencing_token": 1})
-        context.let_through(1)
         await idle()
         assert len(arbiter.runtime.snapshot().leases) == 1
         context.requests.put_nowait(grpc.aio.EOF)
@@ -496,10 +495,38 @@ async def test_a_grant_that_was_not_written_before_the_client_left_is_taken_back
         assert not arbiter.runtime.snapshot().leases
         context.let_through(100)
         await task
-        assert context.written[0].call_id == 1
-        assert context.written[-1].call_id == 4
+        assert [answer.call_id for answer in context.written] == [1, 4]
         call, _ = await arbiter.granted(acquire(max_wait=0))
         call.cancel()
+
+
+async def test_a_grant_that_was_being_written_when_the_client_left_counts_as_held():
+    async with serving("cooldown=15s") as arbiter, silent_session(arbiter) as (context, task):
+        context.let_through(1)
+        context.put(2, acquire=acquire("r"))
+        await idle()
+        context.requests.put_nowait(grpc.aio.EOF)
+        await idle()
+        (lease,) = arbiter.runtime.snapshot().leases
+        assert lease.request_id == "r"
+        context.let_through(1)
+        await task
+        assert [kind(answer) for answer in context.written] == ["opened", "granted"]
+
+
+async def test_a_detached_grant_that_was_being_written_when_the_client_left_lives_by_its_ttl():
+    async with serving("cooldown=0s") as arbiter, silent_session(arbiter) as (context, task):
+        context.let_through(1)
+        context.put(2, acquire=acquire("r", detached=True, ttl=30))
+        await idle()
+        context.requests.put_nowait(grpc.aio.EOF)
+        await idle()
+        assert not arbiter.runtime._calls
+        context.let_through(1)
+        await task
+        assert len(arbiter.runtime.snapshot().leases) == 1
+        await arbiter.advance(30.0)
+        assert not arbiter.runtime.snapshot().leases
 
 
 async def test_hanging_up_before_a_last_granted_is_written_closes_every_call():

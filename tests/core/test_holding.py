@@ -55,6 +55,21 @@ def test_a_release_by_request_id_reaches_what_waits_and_what_is_held() -> None:
     assert holder.ended
 
 
+def test_a_token_that_a_waiting_request_cannot_have_does_not_take_it_back() -> None:
+    world = World()
+    world.acquire()
+    waiting = world.acquire(request_id="r")
+    refused(lambda: world.release(request_id="r", token=7), ErrorReason.STALE_TOKEN)
+    assert waiting.waiting
+
+
+def test_a_release_of_what_was_refused_at_once_is_answered_as_late() -> None:
+    world = World()
+    world.acquire(request_id="r", memory=10**15)
+    released = world.release(request_id="r")
+    assert (released.already_ended, released.reason) == (True, EndReason.CANCELLED)
+
+
 def test_a_release_is_idempotent() -> None:
     world = World()
     lease = world.acquire(request_id="r")

@@ -8,6 +8,7 @@ Acquire whose stream broke.
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 
 import grpc
@@ -73,6 +74,8 @@ class Session:
         self._open: set[int] = set()
         # Acquires that are over, with the lease that each had; empty where it had none.
         self._ended: OrderedDict[int, str] = OrderedDict()
+        # Whose requests these are, of those that named another holder than the session's.
+        self._other_holders: OrderedDict[str, str] = OrderedDict()
         # Detached acquires whose Granted is yet to be written; their calls are over for the client then.
         self._parting: set[_Acquire] = set()
         # Answers to write, and the acquire that each Queued and Granted belongs to.
@@ -163,16 +166,27 @@ class Session:
             self._cancel(call_id, message.cancel.acquire_call_id)
         else:
             make: Callable[..., ev.Event] = getattr(self._intake, kind)
-            self._ask(call_id, lambda call: make(call, getattr(message, kind), self._caller))
+            caller = self._caller
+            if kind == "release" and message.release.request_id in self._other_holders:
+                caller = replace(caller, client_id=self._other_holders[message.release.request_id])
+            self._ask(call_id, lambda call: make(call, getattr(message, kind), caller))
 
     def _acquire(self, call_id: int, request: pb.AcquireRequest) -> None:
         who = self._intake.holder(request) if request.HasField("holder") else self._holder
         if who is None:
             raise invalid(Violation("acquire.holder", "must be given"))
+        if request.request_id and self._holder is not None and who.client_id != self._holder.client_id:
+            self._remember_holder(request.request_id, who.client_id)
         acquire = _Acquire()
         acquire.call = self._runtime.open(lambda effect: self._tell(call_id, acquire, effect))
         self._acquires[call_id] = acquire
         self._runtime.submit(self._intake.acquire(acquire.call, request, who, self._caller.principal))
+
+    def _remember_holder(self, request_id: str, client_id: str) -> None:
+        """A request of this session that is not in its own client's name: a release by request_id means it."""
+        self._other_holders[request_id] = client_id
+        if len(self._other_holders) > _REMEMBERED:
+            self._other_holders.popitem(last=False)
 
     def _cancel(self, call_id: int, acquire_call_id: int) -> None:
         acquire = self._acquires.get(acquire_call_id)

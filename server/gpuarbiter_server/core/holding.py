@@ -19,6 +19,8 @@ def release(state: State, event: Release, now: float) -> None:
     """Ends a lease, or takes a waiting request back; what has ended already is answered as such."""
     subject = _target(state, event)
     if isinstance(subject, Ticket):
+        if event.fencing_token:
+            raise _stale(event.fencing_token)
         _take_back(state, subject, event.call, now)
     elif isinstance(subject, Lease):
         _check_owner(subject, event.caller)
@@ -114,17 +116,17 @@ def _target(state: State, event: Release) -> Ticket | Lease | EndedRecord:
     """What a release names; ArbiterError UNKNOWN_LEASE when it is nothing of ours."""
     if event.lease_id:
         return state.leases.live.get(event.lease_id) or _ended(state, event.lease_id)
-    caller = event.caller
-    live = state.requests.of_principal(caller.principal, event.request_id)
-    if caller.client_id:
-        key = RequestKey(Identity(caller.principal, caller.client_id), event.request_id)
-        found = state.requests.get(key)
-        live = [found] if found is not None else []
+    principal, client_id = event.caller.principal, event.caller.client_id
+    if client_id:
+        own = state.requests.get(RequestKey(Identity(principal, client_id), event.request_id))
+        live = [] if own is None else [own]
+    else:
+        live = state.requests.of_principal(principal, event.request_id)
     if len(live) > 1:
         raise invalid(Violation("request_id", "names requests of several clients; release by lease_id"))
     if live:
         return live[0]
-    record = state.leases.ended_request(caller.principal, caller.client_id, event.request_id)
+    record = state.leases.ended_request(principal, client_id, event.request_id)
     if record is None:
         raise unknown_lease(event.request_id)
     return record
@@ -165,11 +167,15 @@ def _check_principal(identity: Identity, caller: Caller) -> None:
 
 def _check_token(token: int, claimed: int) -> None:
     if claimed and token and claimed != token:
-        raise ArbiterError(
-            ErrorReason.STALE_TOKEN,
-            f"{claimed} is not the fencing token of this lease",
-            metadata={"fencing_token": str(claimed)},
-        )
+        raise _stale(claimed)
+
+
+def _stale(claimed: int) -> ArbiterError:
+    return ArbiterError(
+        ErrorReason.STALE_TOKEN,
+        f"{claimed} is not the fencing token of this lease",
+        metadata={"fencing_token": str(claimed)},
+    )
 
 
 # -- ends --

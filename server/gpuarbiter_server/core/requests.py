@@ -21,7 +21,7 @@ from gpuarbiter_server.core.state import State
 from gpuarbiter_server.core.terms import rejoined, terms_of
 from gpuarbiter_server.core.timers import Clock
 from gpuarbiter_server.core.waitqueue import Ticket
-from gpuarbiter_server.core.withdrawal import expire_wait, give_up, leave_queue, refuse, withdraw
+from gpuarbiter_server.core.withdrawal import expire_wait, give_up, leave_queue, refuse, remember, withdraw
 
 
 def acquire(state: State, event: Acquire, now: float) -> None:
@@ -112,6 +112,7 @@ def _refused_at_once(state: State, ticket: Ticket, now: float) -> bool:
     if refusal is None:
         return False
     error, reason = refusal
+    remember(state, ticket, now)
     refuse(state, ticket, error, reason, now)
     return True
 

@@ -40,11 +40,16 @@ def withdraw(state: State, ticket: Ticket, now: float) -> None:
     if ticket.call is not None:
         state.calls.pop(ticket.call, None)
     state.disown(ticket.process)
+    remember(state, ticket, now)
+    state.ready_again(state.gates.left(ticket))
+
+
+def remember(state: State, ticket: Ticket, now: float) -> None:
+    """A named request is over without a lease: a release of it, sent to be safe, is answered as one that came late."""
     if ticket.named:
         state.leases.close(
             EndedRecord("", ticket.key, 0, EndReason.CANCELLED, held=0.0, ended_at=now, detail="never held")
         )
-    state.ready_again(state.gates.left(ticket))
 
 
 def refuse(state: State, ticket: Ticket, error: ArbiterError, reason: WaitReason, now: float) -> None:

@@ -1,87 +1,20 @@
 """Session: everything over one stream, by call_id."""
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from itertools import count
 from typing import Any
 
 import grpc
 import pytest
 
-from fakes.polling import async_until
 from gpuarbiter.v1 import error_pb2, lease_pb2
 from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
 from gpuarbiter_server.api import session as session_module
-from support.messages import acquire, holder, release, seconds
+from support.messages import acquire, holder, seconds
 from support.refusals import refusal
-from support.server import InProcess, rest_of, serving
+from support.server import rest_of, serving
+
+from .sessions import kind, opened, session
 
 SIXTY = seconds(60)
-
-
-class Client:
-    """The client's end of a session."""
-
-    def __init__(self, call: Any) -> None:
-        self.call = call
-        self._numbers = count(2)
-        # One write at a time, says gRPC.
-        self._writing = asyncio.Lock()
-
-    async def send(self, **call: Any) -> int:
-        """Sends a call; returns its id."""
-        call_id = call.pop("call_id", None) or next(self._numbers)
-        async with self._writing:
-            await self.call.write(pb.SessionRequest(call_id=call_id, **call))
-        return call_id
-
-    async def read(self) -> Any:
-        """The next answer."""
-        answer = await self.call.read()
-        assert answer is not grpc.aio.EOF, "the session has ended"
-        return answer
-
-    async def ask(self, **call: Any) -> Any:
-        """Sends a call; returns the next answer, which must be its."""
-        call_id = await self.send(**call)
-        answer = await self.read()
-        assert answer.call_id == call_id, answer
-        return answer
-
-    async def granted(self, **fields: Any) -> tuple[int, Any]:
-        """A lease, and the call that it runs under."""
-        request = acquire(**fields)
-        request.ClearField("holder")
-        answer = await self.ask(acquire=request)
-        return answer.call_id, answer.acquire.granted.lease
-
-    async def queued(self, request_id: str = "", **fields: Any) -> int:
-        """A request that waits."""
-        answer = await self.ask(acquire=acquire(request_id, **{"max_wait": 60, **fields}))
-        assert answer.acquire.HasField("queued")
-        return answer.call_id
-
-
-async def opened(arbiter: InProcess, client_id: str = "worker-0") -> Client:
-    call = arbiter.stub.Session()
-    await call.write(pb.SessionRequest(call_id=1, open={"holder": holder(client_id), "user_agent": "test/1"}))
-    assert (await call.read()).HasField("opened")
-    return Client(call)
-
-
-@asynccontextmanager
-async def session(*settings: str, gpus: int = 1) -> AsyncIterator[tuple[InProcess, Client]]:
-    async with serving(*settings, gpus=gpus) as arbiter:
-        client = await opened(arbiter)
-        yield arbiter, client
-        client.call.cancel()
-
-
-def kind(answer: Any) -> str:
-    """Of an acquire, its event; else what the answer is."""
-    event = answer.acquire.WhichOneof("event")
-    return event or answer.WhichOneof("answer")
 
 
 # -- opening --
@@ -309,248 +242,26 @@ async def test_a_detached_lease_can_be_cancelled_by_the_call_that_asked_for_it()
         assert not arbiter.runtime.snapshot().leases
 
 
-# -- the end --
+# -- requests in another's name --
 
 
-@pytest.mark.parametrize("how", ["half-close", "cancel"])
-async def test_when_the_client_is_gone_each_acquire_fares_as_one_whose_stream_broke(how: str):
-    async with session("cooldown=0s", gpus=2) as (arbiter, client):
-        await client.granted(max_hold=0)
-        _, named = await client.granted(request_id="held", max_hold=0)
-        await client.queued()
-        await client.queued("waiting")
-        if how == "cancel":
-            client.call.cancel()
-        else:
-            await client.call.done_writing()
-            assert await rest_of(client.call) == []
-        await arbiter.at_rest()
-        view = arbiter.runtime.snapshot()
-        assert [lease.lease_id for lease in view.leases] == [named.lease_id]
-        assert [ticket.request_id for ticket in view.queue] == ["waiting"]
-        another = await opened(arbiter)
-        _, again = await another.granted(request_id="held", max_hold=0)
-        assert again.lease_id == named.lease_id
-        another.call.cancel()
-        await arbiter.at_rest()
-        await arbiter.advance(5.0)
-        view = arbiter.runtime.snapshot()
-        assert (view.leases, view.queue) == ((), ())
+async def test_a_release_by_request_id_reaches_an_acquire_of_the_session_that_names_its_own_holder():
+    async with session() as (_, client):
+        answer = await client.ask(acquire=acquire("theirs", client="another"))
+        assert kind(answer) == "granted"
+        await client.send(release={"request_id": "theirs"})
+        assert {kind(await client.read()) for _ in range(2)} == {"ended", "release"}
 
 
-async def test_what_was_asked_before_the_half_close_is_answered():
-    async with serving() as arbiter:
-        for _ in range(20):
-            call = arbiter.stub.Session()
-            await call.write(pb.SessionRequest(call_id=1, open={"holder": holder()}))
-            for number in range(2, 12):
-                await call.write(pb.SessionRequest(call_id=number, check_fence={"gpu": "0", "fencing_token": 1}))
-            await call.done_writing()
-            assert [answer.call_id for answer in await rest_of(call)] == list(range(1, 12))
-
-
-async def test_what_was_asked_before_an_undecodable_message_is_answered():
-    async with serving() as arbiter:
-        call = arbiter.channel.stream_stream("/gpuarbiter.v1.GpuArbiter/Session")()
-        for message in (
-            pb.SessionRequest(call_id=1, open={"holder": holder()}),
-            pb.SessionRequest(call_id=2, check_fence={"gpu": "0", "fencing_token": 1}),
-            pb.SessionRequest(call_id=3, acquire=acquire()),
-        ):
-            await call.write(message.SerializeToString())
-        await call.write(b"\xff")
-        first, second = [pb.SessionResponse.FromString(await call.read()) for _ in range(2)]
-        assert (first.call_id, second.call_id) == (1, 2)
-        with pytest.raises(grpc.RpcError) as broken:
-            await rest_of(call)
-        assert broken.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-        await async_until(lambda: not arbiter.runtime.snapshot().leases)
-
-
-async def test_another_stream_may_take_an_acquire_of_a_session_over():
+async def test_a_late_cancel_of_a_call_that_was_superseded_leaves_the_lease_alone():
     async with session() as (arbiter, client):
         call_id, lease = await client.granted(request_id="r")
-        stream, again = await arbiter.granted(acquire("r"))
-        assert again.lease_id == lease.lease_id
-        answer = await client.read()
-        assert (answer.call_id, answer.failure.reason) == (call_id, error_pb2.ERROR_REASON_SUPERSEDED)
-        client.call.cancel()
-        await async_until(lambda: len(arbiter.runtime._calls) == 1)
-        assert len((await arbiter.snapshot()).leases) == 1, "the session's end is no business of it any more"
-        await arbiter.stub.Release(release(lease))
-        assert len(await rest_of(stream)) == 1
-
-
-async def test_many_calls_in_flight_are_all_answered():
-    gpus = 16
-    async with session("queue_limit=1000", gpus=gpus) as (arbiter, client):
-        total = 600
-
-        async def send() -> None:
-            for number in range(total):
-                await client.send(call_id=1000 + number, acquire=acquire(max_wait=60, max_hold=0))
-
-        sending = asyncio.create_task(send())
-        served = set()
-        while len(served) < total:
-            answer = await client.read()
-            if kind(answer) == "granted":
-                await client.send(release={"lease_id": answer.acquire.granted.lease.lease_id})
-            elif kind(answer) == "ended":
-                served.add(answer.call_id)
-            else:
-                assert kind(answer) in ("queued", "release")
-        await sending
-        assert served == set(range(1000, 1000 + total))
-        assert not arbiter.runtime.snapshot().queue
-
-
-# -- a client that does not read --
-
-
-class SilentContext:
-    """A stream whose client sends what the test puts in, and reads only as much as it is told to."""
-
-    def __init__(self) -> None:
-        self.requests: asyncio.Queue[Any] = asyncio.Queue()
-        self.written: list[pb.SessionResponse] = []
-        self.room = asyncio.Semaphore(0)
-
-    async def read(self) -> Any:
-        return await self.requests.get()
-
-    async def write(self, message: pb.SessionResponse) -> None:
-        await self.room.acquire()
-        # As it is at this moment: that is what goes over the wire.
-        self.written.append(pb.SessionResponse.FromString(message.SerializeToString()))
-
-    def put(self, call_id: int, **call: Any) -> None:
-        self.requests.put_nowait(pb.SessionRequest(call_id=call_id, **call))
-
-    def let_through(self, count_: int) -> None:
-        for _ in range(count_):
-            self.room.release()
-
-
-@asynccontextmanager
-async def silent_session(arbiter: InProcess) -> AsyncIterator[tuple[SilentContext, Any]]:
-    context = SilentContext()
-    context.put(1, open={"holder": holder()})
-    task = asyncio.create_task(arbiter.service.session(None, context))
-    yield context, task
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-
-
-async def idle() -> None:
-    """Whatever can happen without anything new has happened."""
-    for _ in range(30):
-        await asyncio.sleep(0)
-
-
-async def test_no_more_calls_are_read_from_a_client_that_does_not_read_answers():
-    async with serving() as arbiter, silent_session(arbiter) as (context, _):
-        for number in range(3000):
-            context.put(2 + number, check_fence={"gpu": "0", "fencing_token": 1})
-        await async_until(lambda: context.requests.qsize() < 2000)
-        await idle()
-        left = context.requests.qsize()
-        assert left > 1900, "it stopped reading"
-        context.let_through(5000)
-        await async_until(lambda: len(context.written) == 3001)
-        assert [answer.call_id for answer in context.written] == list(range(1, 3002))
-
-
-async def test_a_client_that_does_not_read_gets_the_latest_place_in_the_queue_and_no_backlog():
-    async with serving() as arbiter:
-        await arbiter.granted(acquire(client="other", max_hold=0))
-        async with silent_session(arbiter) as (context, _):
-            context.put(2, acquire=acquire(max_wait=3600))
-            await idle()
-            ahead = [(await arbiter.queued(acquire(priority=90, max_wait=3600)))[0] for _ in range(3)]
-            for _ in range(20):
-                await arbiter.advance(10.0)
-            context.let_through(100)
-            await idle()
-            assert [answer.call_id for answer in context.written] == [1, 2]
-            assert context.written[1].acquire.queued.position == 4
-            ahead[0].cancel()
-            await async_until(lambda: arbiter.runtime.snapshot().queue_length == 3)
-            await arbiter.advance(10.0)
-            await idle()
-            assert context.written[2].acquire.queued.position == 3, "what was written is not changed any more"
-            for each in ahead:
-                each.cancel()
-
-
-async def test_a_grant_that_was_not_written_before_the_client_left_is_taken_back():
-    async with serving("cooldown=15s") as arbiter, silent_session(arbiter) as (context, task):
-        context.put(2, acquire=acquire())
-        context.put(3, acquire=acquire("r", detached=True, ttl=30))
-        context.put(4, check_fence={"gpu": "0", "fencing_token": 1})
-        await idle()
-        assert len(arbiter.runtime.snapshot().leases) == 1
-        context.requests.put_nowait(grpc.aio.EOF)
-        await idle()
-        assert not arbiter.runtime.snapshot().leases
-        context.let_through(100)
-        await task
-        assert [answer.call_id for answer in context.written] == [1, 4]
-        call, _ = await arbiter.granted(acquire(max_wait=0))
-        call.cancel()
-
-
-async def test_a_grant_that_was_being_written_when_the_client_left_counts_as_held():
-    async with serving("cooldown=15s") as arbiter, silent_session(arbiter) as (context, task):
-        context.let_through(1)
-        context.put(2, acquire=acquire("r"))
-        await idle()
-        context.requests.put_nowait(grpc.aio.EOF)
-        await idle()
-        (lease,) = arbiter.runtime.snapshot().leases
-        assert lease.request_id == "r"
-        context.let_through(1)
-        await task
-        assert [kind(answer) for answer in context.written] == ["opened", "granted"]
-
-
-async def test_a_detached_grant_that_was_being_written_when_the_client_left_lives_by_its_ttl():
-    async with serving("cooldown=0s") as arbiter, silent_session(arbiter) as (context, task):
-        context.let_through(1)
-        context.put(2, acquire=acquire("r", detached=True, ttl=30))
-        await idle()
-        context.requests.put_nowait(grpc.aio.EOF)
-        await idle()
-        assert not arbiter.runtime._calls
-        context.let_through(1)
-        await task
-        assert len(arbiter.runtime.snapshot().leases) == 1
-        await arbiter.advance(30.0)
-        assert not arbiter.runtime.snapshot().leases
-
-
-async def test_hanging_up_before_a_last_granted_is_written_closes_every_call():
-    async with serving(gpus=2) as arbiter, silent_session(arbiter) as (context, task):
-        context.put(2, acquire=acquire("r", detached=True, ttl=30))
-        context.put(3, acquire=acquire())
-        await idle()
-        arbiter.runtime.hang_up()
-        context.let_through(100)
-        await idle()
-        assert [(answer.call_id, kind(answer)) for answer in context.written] == [
-            (1, "opened"),
-            (2, "granted"),
-            (3, "granted"),
-            (3, "failure"),
-        ]
-        assert context.written[-1].failure.reason == error_pb2.ERROR_REASON_SHUTDOWN
-        assert not task.done()
-
-
-async def test_a_defect_while_reading_is_not_taken_for_the_end(logged_errors: list[Any]):
-    async with serving() as arbiter, silent_session(arbiter) as (context, task):
-        context.let_through(10)
-        context.requests.put_nowait(object())
-        with pytest.raises(AttributeError):
-            await task
-    assert logged_errors == []
+        other = await opened(arbiter)
+        _, joined = await other.granted(request_id="r")
+        assert joined.lease_id == lease.lease_id
+        superseded = await client.read()
+        assert superseded.failure.reason == error_pb2.ERROR_REASON_SUPERSEDED
+        answer = await client.ask(cancel={"acquire_call_id": call_id})
+        assert answer.release.already_ended
+        assert [held.lease_id for held in arbiter.runtime.snapshot().leases] == [lease.lease_id]
+        other.call.cancel()

@@ -18,8 +18,8 @@ Connect = Callable[[Arbiterd], Client]
 
 SMALL_CLIENTS = 8
 HOLD_SECONDS = 0.03
-# How many large requests are made, one after another.
-REPEATED = 5
+# How many large requests are made, one after another, until one of them has seen others come.
+AT_LEAST, AT_MOST = 3, 60
 
 
 @asynccontextmanager
@@ -59,27 +59,31 @@ async def test_a_large_request_is_granted_within_its_turn_under_endless_small_on
     arbiterd: Start, connect: Connect, wishes: dict[str, Any]
 ):
     client = connect(arbiterd("gpus=sim:2x24GiB", "queue_limit=64", "defaults.max_hold=0s"))
-    names = [f"large-{number}" for number in range(REPEATED)]
-    async with small_requests(client):
-        for name in names:
-            await client.release(await client.acquire("LARGE", client="large", request_id=name, **wishes).granted())
-    events = await client.events()
     candidates = set(wishes.get("candidates", ("gpu:0", "gpu:1")))
-    came_later: set[str] = set()
-    for name in names:
-        queued, granted = [event for event in events if event.request_id == name][:2]
-        if queued.type == admin_pb2.EVENT_TYPE_GRANTED:
-            continue  # at once: the GPUs were free for a moment
-        assert (queued.type, granted.type) == (admin_pb2.EVENT_TYPE_QUEUED, admin_pb2.EVENT_TYPE_GRANTED)
-        # Its turn: whoever came after it was not granted a GPU that it may run on.
-        asked_before = {event.request_id for event in events if event.sequence < queued.sequence}
-        between = [event for event in events if queued.sequence < event.sequence < granted.sequence]
-        later = [event for event in between if event.request_id not in asked_before]
-        grants = [event for event in later if event.type == admin_pb2.EVENT_TYPE_GRANTED]
-        assert not [grant for grant in grants if not candidates.isdisjoint(grant.gpus)]
-        came_later |= {event.request_id for event in later}
-    # And it was a stream: requests came on while they waited.
+    came_later: list[admin_pb2.ListEventsResponse] = []
+    async with small_requests(client):
+        for number in range(AT_MOST):
+            name = f"large-{number}"
+            await client.release(await client.acquire("LARGE", client="large", request_id=name, **wishes).granted())
+            came_later += later_than(name, await client.events())
+            if number >= AT_LEAST and came_later:
+                break
+    # It was a stream: requests came on while the large ones waited.
     assert came_later
+    # And each had its turn: whoever came after it was not granted a GPU that it may run on.
+    grants = [event for event in came_later if event.type == admin_pb2.EVENT_TYPE_GRANTED]
+    assert not [grant for grant in grants if not candidates.isdisjoint(grant.gpus)]
+
+
+def later_than(name: str, events: list[admin_pb2.ListEventsResponse]) -> list[admin_pb2.ListEventsResponse]:
+    """What happened, while a request waited, to requests that were made after it."""
+    queued, granted = [event for event in events if event.request_id == name][:2]
+    if queued.type == admin_pb2.EVENT_TYPE_GRANTED:
+        return []  # at once: the GPUs were free for a moment
+    assert (queued.type, granted.type) == (admin_pb2.EVENT_TYPE_QUEUED, admin_pb2.EVENT_TYPE_GRANTED)
+    asked_before = {event.request_id for event in events if event.sequence < queued.sequence}
+    between = [event for event in events if queued.sequence < event.sequence < granted.sequence]
+    return [event for event in between if event.request_id not in asked_before]
 
 
 async def test_a_ticket_behind_its_sequence_holds_nobody_back(arbiter: Arbiterd, connect: Connect):

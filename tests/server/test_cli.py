@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from gpuarbiter_server.config import Config, load
 
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(cli.os.environ):
+    for name in list(os.environ):
         if name.startswith("GPU_ARBITER_"):
             monkeypatch.delenv(name)
 

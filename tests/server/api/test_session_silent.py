@@ -13,6 +13,15 @@ from support.server import serving
 from .sessions import idle, kind, silent_session
 
 
+async def test_what_came_in_one_breath_with_the_end_is_answered():
+    async with serving() as arbiter, silent_session(arbiter) as (context, task):
+        context.put(2, check_fence={"gpu": "0", "fencing_token": 1})
+        context.requests.put_nowait(grpc.aio.EOF)
+        context.let_through(10)
+        await task
+        assert [(answer.call_id, kind(answer)) for answer in context.written] == [(1, "opened"), (2, "check_fence")]
+
+
 async def test_no_more_calls_are_read_from_a_client_that_does_not_read_answers():
     async with serving() as arbiter, silent_session(arbiter) as (context, _):
         for number in range(3000):

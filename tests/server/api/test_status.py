@@ -1,5 +1,8 @@
 """Errors of the core as statuses and failures: the right code, and details that arrive whatever they hold."""
 
+import string
+from urllib.parse import quote
+
 import grpc
 import pytest
 
@@ -93,7 +96,7 @@ async def test_the_details_of_every_reason_arrive(reason: ErrorReason, monkeypat
 WIDE = "\U0001f4a9"
 
 
-@pytest.mark.parametrize(
+LONG_ERRORS = pytest.mark.parametrize(
     "error",
     [
         ArbiterError(ErrorReason.QUEUE_FULL, WIDE * 5000, metadata={"holder": WIDE * 5000}),
@@ -106,6 +109,17 @@ WIDE = "\U0001f4a9"
     ],
     ids=["wide", "many facts", "many violations"],
 )
+
+
+@LONG_ERRORS
+def test_a_status_stays_well_below_what_gives_grpc_pause(error: ArbiterError):
+    # Beyond 8 KiB of trailers a status arrives by chance, beyond 16 KiB never.
+    status = to_status(error)
+    on_the_wire = len(quote(status.message, safe=string.printable)) + 4 / 3 * status.ByteSize()
+    assert on_the_wire < 7500
+
+
+@LONG_ERRORS
 async def test_details_arrive_however_much_there_is_to_tell(error: ArbiterError, monkeypatch: pytest.MonkeyPatch):
     answer = await over_the_wire(error, monkeypatch)
     assert answer.code is CODES[error.reason]

@@ -167,6 +167,15 @@ def test_of_the_rest_the_newest_counts_for_a_lease() -> None:
     assert world.again(fifth).lease.hold_remaining == 500
 
 
+def test_a_hold_without_limit_never_passes() -> None:
+    world = World()
+    first = world.acquire(request_id="r", max_hold=10)
+    second = world.again(first, max_hold=0.0)
+    world.advance(100)
+    assert second.held
+    assert not world.recorded(EventType.HOLD_EXCEEDED)
+
+
 def test_a_hold_without_limit_takes_the_threatened_end_back() -> None:
     policy = replace(PATIENT, watchdog=Watchdog(revoke=True, grace=5.0))
     world = World(settings_=settings(policy))

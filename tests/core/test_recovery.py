@@ -40,6 +40,14 @@ def test_a_release_frees_the_slot_at_once_and_the_memory_when_a_reading_shows_it
     assert "0.125 s" in back.detail
 
 
+def test_all_of_the_memory_is_waited_for_by_name() -> None:
+    world = watched()
+    holder = world.shared(24 * GIB, process=P)
+    waiting = world.shared(24 * GIB, process=Q)
+    world.release(holder)
+    assert world.reason(waiting) is WaitReason.MEMORY_RECOVERY
+
+
 def test_who_needs_no_memory_waits_for_none() -> None:
     world = watched()
     holder = world.acquire(memory=20 * GIB, process=P)

@@ -1,7 +1,9 @@
 """What the arbiter shows of itself."""
 
+from dataclasses import replace
+
 from core.world import GIB, START, World, gpus, pid, settings
-from gpuarbiter_server.core.model import GpuHealth, LeaseState, Sharing, WaitReason, WorkContext
+from gpuarbiter_server.core.model import EndReason, EventType, GpuHealth, LeaseState, Sharing, WaitReason, WorkContext
 
 
 def test_a_lease_as_it_stands() -> None:
@@ -134,6 +136,44 @@ def test_the_revision_rises_with_every_change_and_with_nothing_else() -> None:
     assert changed()
     world.shut_down()
     assert changed()
+
+
+def test_the_observers_hear_of_every_turn_in_the_life_of_a_request() -> None:
+    world = World(gpus(2))
+    holder = world.acquire()
+    world.acquire(client="other", candidates=("gpu:1",))
+    context = WorkContext(job_id="job")
+    request = replace(world.request("NMT", "c9", request_id="r"), context=context, traceparent="00-1-2-01")
+    stream = world.ask_for(request)
+    world.advance(2)
+    world.release(holder)
+    world.advance(3)
+    world.release(stream)
+    own = [record for record in world.records if record.request_id == "r"]
+    assert [record.type for record in own] == [EventType.QUEUED, EventType.GRANTED, EventType.ENDED]
+    for record in own:
+        assert (record.task_type, record.holder, record.context) == ("NMT", request.holder, context)
+        assert record.traceparent == "00-1-2-01"
+    queued, granted, ended = own
+    assert queued.gpus == ()  # any of them
+    assert (granted.waited, granted.outcome, granted.gpus) == (2.0, "granted", ("gpu:0",))
+    assert (granted.lease_id, granted.fencing_token) == (stream.lease_id, stream.lease.fencing_token)
+    assert (ended.waited, ended.held, ended.end_reason) == (2.0, 3.0, EndReason.RELEASED)
+    world.acquire(candidates=("gpu:1", "gpu:1"))
+    assert world.recorded(EventType.QUEUED)[-1].gpus == ("gpu:1",)
+
+
+def test_idle_is_when_nobody_holds_or_waits() -> None:
+    world = World()
+    assert world.arbiter.idle
+    lease = world.acquire()
+    assert not world.arbiter.idle
+    world.drain()
+    world.release(lease)
+    waiting = world.acquire()
+    assert not world.arbiter.idle
+    world.cancel(waiting)
+    assert world.arbiter.idle
 
 
 def test_settings_in_force() -> None:

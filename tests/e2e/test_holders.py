@@ -120,7 +120,6 @@ async def test_a_child_that_outlives_its_holder_keeps_the_gpu_in_cooldown(
     assert "gone" in over.detail or "dead" in over.detail
 
 
-@pytest.mark.xfail(reason="what was on the GPU before the lease is no reason to cool down, the holder's own included")
 async def test_a_child_with_a_model_loaded_before_the_lease_keeps_the_gpu_too(
     arbiterd: Start, connect: Connect, holder: Hold, tmp_path: Path
 ):

@@ -17,13 +17,13 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from fakes.polling import until
+from fakes.polling import async_until, until
 from gpuarbiter.v1 import admin_pb2, admin_pb2_grpc, lease_pb2
 from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
 from gpuarbiter.v1 import gpu_arbiter_pb2_grpc as rpc
 from gpuarbiter_server import app
 from gpuarbiter_server.config import load
-from gpuarbiter_server.core.model import GpuReading, GpuSpec
+from gpuarbiter_server.core.model import GpuReading, GpuSpec, ProcessId
 from support.messages import GIB, acquire, holder, release
 from support.process import ISOLATED, Arbiterd, environment, running
 from support.refusals import read
@@ -219,6 +219,53 @@ def test_without_attestation_it_serves_all_the_same(tmp_path: Path):
         assert "no attestation socket" in arbiter.output
         assert client.snapshot().instance_id
     assert (folder / "arbiter.sock.attest").read_text() == "in the way"
+
+
+class NotingSampler:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, frozenset[Any]]] = []
+
+    def fast(self, keys: frozenset[str]) -> None:
+        self.told.append(("fast", keys))
+
+    def refresh(self, keys: frozenset[str]) -> None:
+        self.told.append(("refresh", keys))
+
+    def watch_holders(self, processes: frozenset[ProcessId]) -> None:
+        self.told.append(("holders", processes))
+
+
+class NotingProcesses:
+    """The same, for processes."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, ProcessId]] = []
+
+    def watch(self, process: ProcessId) -> None:
+        self.told.append(("watch", process))
+
+    def unwatch(self, process: ProcessId) -> None:
+        self.told.append(("unwatch", process))
+
+
+async def test_the_machine_hands_on_what_the_core_wants_of_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(app, "_HOLDERS_DELAY", 0.0)
+    sampler: Any = NotingSampler()
+    processes: Any = NotingProcesses()
+    machine = app.LocalMachine(sampler, processes)
+    first, second, third = ProcessId(1, 1), ProcessId(2, 2), ProcessId(3, 3)
+    gpus = frozenset({"gpu:0"})
+    machine.sample_fast(gpus)
+    machine.refresh(gpus)
+    for process in (first, second, third):
+        machine.watch(process)
+    machine.unwatch(second)
+    await async_until(lambda: len(sampler.told) == 3)
+    # Holders that come and go at once are looked after together.
+    assert sampler.told == [("fast", gpus), ("refresh", gpus), ("holders", frozenset({first, third}))]
+    assert processes.told == [("watch", first), ("watch", second), ("watch", third), ("unwatch", second)]
 
 
 # -- what keeps it from starting --

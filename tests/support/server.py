@@ -123,7 +123,7 @@ class InProcess:
         return grpc.aio.insecure_channel(f"127.0.0.1:{self.port}", options=(("grpc.use_local_subchannel_pool", 1),))
 
     async def advance(self, by: float) -> None:
-        """Lets so many seconds pass for the arbiter, from one deadline to the next, and what they bring about happen."""
+        """Lets so many seconds pass, from one deadline to the next, and what they bring about happen."""
         end = self.clock() + by
         while (deadline := self.arbiter.next_deadline()) is not None and deadline <= end:
             await self._jump_to(deadline)

@@ -1,10 +1,10 @@
 """The cooldown of a GPU: an exclusive lease ended without its holder's word, and who knows what still runs.
 
 It ends with proof that the lease's processes are gone, or with time. Proof is a reading taken after the
-end that shows no process which was not there before the lease; where readings list no processes, or there
-are none, it is the kernel's word that the holder and all its descendants are dead. Until a first such
-reading is in (milliseconds: it is asked for at once) the GPU is held back silently; only if it shows
-someone, or none comes, is the cooldown announced.
+end that shows no process which was not there before the lease, and no child of a holder that died; where
+readings list no processes, or there are none, it is the kernel's word that the holder and all its
+descendants are dead. Until a first such reading is in (milliseconds: it is asked for at once) the GPU is
+held back silently; only if it shows someone, or none comes, is the cooldown announced.
 """
 
 from collections.abc import Iterable
@@ -60,6 +60,8 @@ def start(state: State, lease: Lease, gpu: Gpu, share: Share, reason: EndReason,
         cooldown.family = state.owners.family(process)
         if reason is EndReason.HOLDER_DIED:
             cooldown.family.discard(process)
+            # Children that outlive it have nobody to answer for them, however long they have been here.
+            cooldown.baseline -= cooldown.family
     cooldown.by_reading = gpu.sees_processes
     if not cooldown.by_reading and cooldown.proved:
         return

@@ -13,8 +13,10 @@ from support.server import serving
 from .sessions import idle, kind, silent_session
 
 
-async def test_what_came_in_one_breath_with_the_end_is_answered():
+async def test_what_came_in_one_breath_with_the_end_is_answered_however_long_it_takes(monkeypatch: pytest.MonkeyPatch):
     async with serving() as arbiter, silent_session(arbiter) as (context, task):
+        submit, loop = arbiter.runtime.submit, asyncio.get_running_loop()
+        monkeypatch.setattr(arbiter.runtime, "submit", lambda event: loop.call_later(0.02, submit, event))
         context.put(2, check_fence={"gpu": "0", "fencing_token": 1})
         context.requests.put_nowait(grpc.aio.EOF)
         context.let_through(10)

@@ -116,7 +116,7 @@ def test_a_status_stays_well_below_what_gives_grpc_pause(error: ArbiterError):
     # Beyond 8 KiB of trailers a status arrives by chance, beyond 16 KiB never.
     status = to_status(error)
     on_the_wire = len(quote(status.message, safe=string.printable)) + 4 / 3 * status.ByteSize()
-    assert on_the_wire < 7500
+    assert on_the_wire <= 2048 + 4 / 3 * 3800
 
 
 @LONG_ERRORS

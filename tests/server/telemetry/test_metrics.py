@@ -8,6 +8,7 @@ import pytest
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from fakes.polling import async_until
 from gpuarbiter.v1 import admin_pb2 as admin
 from gpuarbiter.v1 import lease_pb2
 from gpuarbiter_server.core.events import DriverChanged, GpuFailed, ReadingTaken
@@ -123,6 +124,7 @@ async def test_each_way_for_a_request_to_turn_out_has_its_outcome():
         assert (await refusal(arbiter.stub.Acquire(acquire(gpu={"count": 5})).read())).reason == "INFEASIBLE"
         leaving, _ = await arbiter.queued(acquire(max_wait=60))
         leaving.cancel()
+        await async_until(lambda: not arbiter.runtime.snapshot().queue)
         await arbiter.stub.Release(release(lease))
         await arbiter.at_rest()
         counted = samples(arbiter, "acquire_total")

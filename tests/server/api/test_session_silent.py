@@ -1,5 +1,6 @@
 """A session whose client does not read, and grants that may not have arrived."""
 
+import asyncio
 from typing import Any
 
 import grpc

@@ -194,6 +194,20 @@ def test_who_was_there_before_the_lease_does_not_count() -> None:
     assert world.acquire().held
 
 
+def test_a_child_that_was_there_before_counts_once_its_parent_is_dead() -> None:
+    world = watched()
+    world.spawn(P, CHILD)
+    world.show(used=GIB, processes={CHILD: GIB})
+    world.acquire(process=P)
+    world.spawn(P, CHILD)
+    world.die(P)
+    waiting = world.acquire()
+    world.look()
+    assert (waiting.waiting, cooling(world)) == (True, 15)
+    world.show(processes={})
+    assert waiting.held
+
+
 def test_readings_without_processes_leave_it_to_the_kernel() -> None:
     world = watched()
     world.hang_up(world.acquire(process=P))

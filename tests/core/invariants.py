@@ -9,10 +9,11 @@ from core.world import World
 from gpuarbiter_server.core import effects as fx
 from gpuarbiter_server.core import events as ev
 from gpuarbiter_server.core.leases import Lease
-from gpuarbiter_server.core.ledger import PEAK_MARGIN, Gpu, Share
+from gpuarbiter_server.core.ledger import Gpu
 from gpuarbiter_server.core.model import Sharing, WaitReason
+from gpuarbiter_server.core.share import PEAK_MARGIN, Share
+from gpuarbiter_server.core.ticket import Ticket
 from gpuarbiter_server.core.timers import Clock
-from gpuarbiter_server.core.waitqueue import Ticket
 
 # What rounding down may lose for each lease.
 _CRUMBS = 4

@@ -8,7 +8,7 @@ from gpuarbiter_server.core import owners as owners_module
 from gpuarbiter_server.core.errors import ArbiterError, ErrorReason
 from gpuarbiter_server.core.model import Sequence
 from gpuarbiter_server.core.owners import Owners
-from gpuarbiter_server.core.waitqueue import Ticket
+from gpuarbiter_server.core.ticket import Ticket
 
 
 def queued(world: World) -> Ticket:

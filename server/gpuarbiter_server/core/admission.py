@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from gpuarbiter_server.core.errors import ArbiterError, ErrorReason
 from gpuarbiter_server.core.ledger import Gpu
 from gpuarbiter_server.core.model import Placement, WaitReason
-from gpuarbiter_server.core.waitqueue import Ticket
+from gpuarbiter_server.core.ticket import Ticket
 
 
 def infeasible(ticket: Ticket) -> ArbiterError | None:

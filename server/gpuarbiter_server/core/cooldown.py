@@ -11,40 +11,14 @@ from collections.abc import Iterable
 
 from gpuarbiter_server.core.effects import Recorded, Refresh
 from gpuarbiter_server.core.leases import Lease
-from gpuarbiter_server.core.ledger import Gpu, Share
+from gpuarbiter_server.core.ledger import Gpu
 from gpuarbiter_server.core.model import EndReason, EventType, GpuReading, ProcessId, Sharing
+from gpuarbiter_server.core.share import Cooldown, Share
 from gpuarbiter_server.core.state import State
 from gpuarbiter_server.core.timers import Clock
 
 # Ends that are the holder's own word, or after which there is nothing to wait for.
 _WITH_WORD = (EndReason.RELEASED, EndReason.YIELDED, EndReason.GPU_LOST)
-
-
-class Cooldown:
-    """A cooldown that runs on one GPU."""
-
-    __slots__ = ("_until", "announced", "baseline", "by_reading", "family", "holder_known", "lease_id", "since")
-
-    def __init__(self, lease_id: str, since: float, until: float, baseline: frozenset[ProcessId]) -> None:
-        self.lease_id = lease_id
-        self.since = since
-        self._until = until
-        self.baseline = baseline
-        # Whether readings can prove its end; otherwise the family can, where the holder is known.
-        self.by_reading = False
-        self.holder_known = False
-        # The processes of the holder that are not known to be dead.
-        self.family: set[ProcessId] = set()
-        self.announced = False
-
-    @property
-    def proved(self) -> bool:
-        """Whether the kernel has told of the death of every process that is known of."""
-        return self.holder_known and not self.family
-
-    def remaining(self, now: float) -> float | None:
-        """Seconds until it ends by itself; None while it is only being checked."""
-        return max(0.0, self._until - now) if self.announced else None
 
 
 def start(state: State, lease: Lease, gpu: Gpu, share: Share, reason: EndReason, now: float) -> None:

@@ -6,8 +6,8 @@ from gpuarbiter_server.core.admission import obstacle
 from gpuarbiter_server.core.ledger import Gpu
 from gpuarbiter_server.core.model import WaitReason
 from gpuarbiter_server.core.state import State
+from gpuarbiter_server.core.ticket import Ticket
 from gpuarbiter_server.core.views import BlockerView
-from gpuarbiter_server.core.waitqueue import Ticket
 
 MOST_BLOCKERS = 8
 # What to wait before trying again when nothing is known, and at least, in seconds.

@@ -5,54 +5,14 @@ gate closed; whoever opens the gate gives parked ones back, as many as can matte
 a closed gate costs nothing. Each gate keeps what it parked in the order of the queue.
 """
 
-import heapq
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Hashable
+from typing import TypeVar
 
 from gpuarbiter_server.core.model import Identity, WaitReason
 from gpuarbiter_server.core.ordered import OrderedList
 from gpuarbiter_server.core.policy import Settings
-
-if TYPE_CHECKING:
-    from gpuarbiter_server.core.waitqueue import Entry, Lane, Ticket
-
-
-def gather(lists: Iterable[OrderedList["Entry"]]) -> Iterator["Entry"]:
-    """The entries of several ordered lists in one order."""
-    return heapq.merge(*lists)
-
-
-class Gate:
-    """A reason to wait that has nothing to do with room, and who waits for it, sorted into shelves."""
-
-    def __init__(self, reason: WaitReason) -> None:
-        self.reason = reason
-        self._shelves: dict[Hashable, OrderedList[Entry]] = {}
-
-    @property
-    def empty(self) -> bool:
-        """Whether nobody waits here."""
-        return not self._shelves
-
-    def park(self, entry: "Entry") -> None:
-        """Keeps a ticket."""
-        self._shelves.setdefault(self._shelf_of(entry[2]), OrderedList()).add(entry)
-
-    def drop(self, entry: "Entry") -> None:
-        """Lets go of a ticket."""
-        name = self._shelf_of(entry[2])
-        self._shelves[name].remove(entry)
-        if not self._shelves[name]:
-            del self._shelves[name]
-
-    def parked(self) -> list["Ticket"]:
-        """Everyone who waits here."""
-        return [entry[2] for shelf in self._shelves.values() for entry in shelf]
-
-    def _shelf_of(self, _ticket: "Ticket") -> Hashable:
-        """Tickets that are let through together, or one after the other."""
-        return None
+from gpuarbiter_server.core.ticket import Gate, Lane, Ticket
 
 
 class LimitGate(Gate):
@@ -70,15 +30,15 @@ class LimitGate(Gate):
         """Whether as many leases are held as may be."""
         return self.held >= limit
 
-    def first(self) -> list["Ticket"]:
+    def first(self) -> list[Ticket]:
         """The first of each lane."""
         return [shelf.first()[2] for shelf in self._shelves.values()]
 
-    def first_of(self, lane: "Lane | None") -> list["Ticket"]:
+    def first_of(self, lane: "Lane | None") -> list[Ticket]:
         """The first of one lane."""
         return [self._shelves[lane].first()[2]] if lane in self._shelves else []
 
-    def _shelf_of(self, ticket: "Ticket") -> Hashable:
+    def _shelf_of(self, ticket: Ticket) -> Hashable:
         return ticket.lane
 
 
@@ -101,7 +61,7 @@ class Group(Gate):
             self._indices.add((index,))
         self._members[index] += 1
 
-    def leave(self, index: int) -> list["Ticket"]:
+    def leave(self, index: int) -> list[Ticket]:
         """A request of this index is done with; returns the tickets whose turn has come."""
         self._members[index] -= 1
         if not self._members[index]:
@@ -109,11 +69,11 @@ class Group(Gate):
             self._indices.remove((index,))
         return [entry[2] for entry in self._shelves.get(self.lowest, ())]
 
-    def _shelf_of(self, ticket: "Ticket") -> Hashable:
+    def _shelf_of(self, ticket: Ticket) -> Hashable:
         return _index(ticket)
 
 
-def _index(ticket: "Ticket") -> int:
+def _index(ticket: Ticket) -> int:
     sequence = ticket.request.sequence
     return sequence.index if sequence else 0
 
@@ -135,7 +95,7 @@ class Gates:
         self._clients: dict[Identity, LimitGate] = {}
         self._groups: dict[GroupKey, Group] = {}
 
-    def closed(self, ticket: "Ticket", settings: Settings) -> Gate | None:
+    def closed(self, ticket: Ticket, settings: Settings) -> Gate | None:
         """The first gate that keeps this ticket back."""
         if ticket.call is None:
             return self.absent
@@ -151,7 +111,7 @@ class Gates:
                 return gate
         return None
 
-    def passed_over(self, ticket: "Ticket", settings: Settings) -> list["Ticket"]:
+    def passed_over(self, ticket: Ticket, settings: Settings) -> list[Ticket]:
         """Who gets the chance of a ticket that has just been parked: the next of its lane at its open gates."""
         open_ = [gate for gate, limit in self._limits(ticket, settings) if not gate.closed(limit)]
         return [waiting for gate in open_ for waiting in gate.first_of(ticket.lane)]
@@ -161,29 +121,29 @@ class Gates:
         gate = self._clients.get(identity)
         return gate.held if gate else 0
 
-    def enter(self, ticket: "Ticket") -> None:
+    def enter(self, ticket: Ticket) -> None:
         """A request has come."""
         if ticket.request.sequence is not None:
             self._groups.setdefault(_group_key(ticket), Group()).enter(ticket.request.sequence.index)
 
-    def granted(self, ticket: "Ticket") -> None:
+    def granted(self, ticket: Ticket) -> None:
         """A lease was granted."""
         self._tasks.setdefault(ticket.request.task_type, LimitGate()).held += 1
         self._clients.setdefault(ticket.key.identity, LimitGate()).held += 1
 
-    def returned(self, ticket: "Ticket") -> list["Ticket"]:
+    def returned(self, ticket: Ticket) -> list[Ticket]:
         """A grant was taken back, and its request waits again; returns the tickets that its slots could serve."""
         self._tasks[ticket.request.task_type].held -= 1
         self._clients[ticket.key.identity].held -= 1
         return self.stepped_back(ticket)
 
-    def ended(self, ticket: "Ticket") -> list["Ticket"]:
+    def ended(self, ticket: Ticket) -> list[Ticket]:
         """A lease is over; returns the tickets that need not wait for it any more."""
         self._tasks[ticket.request.task_type].held -= 1
         self._clients[ticket.key.identity].held -= 1
         return self.left(ticket)
 
-    def left(self, ticket: "Ticket") -> list["Ticket"]:
+    def left(self, ticket: Ticket) -> list[Ticket]:
         """A request is done with, held or not; returns the tickets whose turn may have come."""
         freed = self.stepped_back(ticket)
         if ticket.request.sequence is not None:
@@ -194,23 +154,23 @@ class Gates:
                 del self._groups[key]
         return freed
 
-    def stepped_back(self, ticket: "Ticket") -> list["Ticket"]:
+    def stepped_back(self, ticket: Ticket) -> list[Ticket]:
         """A ticket leaves the slots that it holds, or may have been let through for, to others: returns the next."""
         return _first_of(self._tasks, ticket.request.task_type) + _first_of(self._clients, ticket.key.identity)
 
-    def reopened(self) -> list["Ticket"]:
+    def reopened(self) -> list[Ticket]:
         """Everyone who is parked for want of GPUs in service or because of a limit that may have changed."""
         gates: list[Gate] = [self.draining, self.unhealthy, *self._tasks.values(), *self._clients.values()]
         return [ticket for gate in gates for ticket in gate.parked()]
 
-    def _unavailable(self, ticket: "Ticket") -> Gate | None:
+    def _unavailable(self, ticket: Ticket) -> Gate | None:
         healthy = sum(gpu.lost is None for gpu in ticket.gpus)
         if healthy < ticket.request.gpu.count:
             return self.unhealthy
         in_service = sum(gpu.lost is None and gpu.cordon is None for gpu in ticket.gpus)
         return self.draining if in_service < ticket.request.gpu.count else None
 
-    def _limits(self, ticket: "Ticket", settings: Settings) -> list[tuple[LimitGate, int]]:
+    def _limits(self, ticket: Ticket, settings: Settings) -> list[tuple[LimitGate, int]]:
         """The limits that this ticket is under, as they are now, where anyone is under them."""
         limits = []
         of_task = settings.policy(ticket.request.task_type).max_concurrent_leases
@@ -222,7 +182,7 @@ class Gates:
         return limits
 
 
-def _first_of(gates: dict[Name, LimitGate], name: Name) -> list["Ticket"]:
+def _first_of(gates: dict[Name, LimitGate], name: Name) -> list[Ticket]:
     """The first of each lane that is parked at a gate; a gate that nobody needs is forgotten."""
     gate = gates.get(name)
     if gate is None:
@@ -232,6 +192,6 @@ def _first_of(gates: dict[Name, LimitGate], name: Name) -> list["Ticket"]:
     return gate.first()
 
 
-def _group_key(ticket: "Ticket") -> GroupKey:
+def _group_key(ticket: Ticket) -> GroupKey:
     sequence = ticket.request.sequence
     return (ticket.key.identity, ticket.request.task_type, sequence.group if sequence else "")

@@ -11,11 +11,12 @@ from gpuarbiter_server.core.admission import choose, preference
 from gpuarbiter_server.core.clocks import start_clocks
 from gpuarbiter_server.core.effects import Granted, Refresh, SampleFast
 from gpuarbiter_server.core.explain import wait_reason
-from gpuarbiter_server.core.ledger import Gpu, Share
+from gpuarbiter_server.core.ledger import Gpu
 from gpuarbiter_server.core.model import EventType, WaitReason
+from gpuarbiter_server.core.share import Share
 from gpuarbiter_server.core.snapshots import lease_view
 from gpuarbiter_server.core.state import State
-from gpuarbiter_server.core.waitqueue import Lane, Ticket
+from gpuarbiter_server.core.ticket import Lane, Ticket
 from gpuarbiter_server.core.withdrawal import leave_queue
 
 _MEMORY_REASONS = (WaitReason.MEMORY, WaitReason.MEMORY_RECOVERY)

@@ -12,10 +12,11 @@ from math import inf
 from typing import Generic, TypeVar
 
 from gpuarbiter_server.core.events import Call
-from gpuarbiter_server.core.ledger import Gpu, Share
+from gpuarbiter_server.core.ledger import Gpu
 from gpuarbiter_server.core.model import EndReason, Identity, LeaseState, MemoryVerdict, RequestKey, YieldReason
+from gpuarbiter_server.core.share import Share
 from gpuarbiter_server.core.terms import Terms
-from gpuarbiter_server.core.waitqueue import Ticket
+from gpuarbiter_server.core.ticket import Ticket
 
 # Details of ended leases and requests are kept this long, and so many at the most.
 KEPT_SECONDS = 3600.0

@@ -8,76 +8,16 @@ their holders where the driver tells memory per process, otherwise by what they 
 that ended counts on until a reading taken after its end has shown what it left behind.
 """
 
-from math import inf
-from typing import TYPE_CHECKING
-
 from gpuarbiter_server.core.model import GpuHealth, GpuReading, GpuSpec, ProcessId
 from gpuarbiter_server.core.owners import Owners
 from gpuarbiter_server.core.policy import MIB, Memory
+from gpuarbiter_server.core.share import Cooldown, Share
 from gpuarbiter_server.core.stats import GpuStats
 
-if TYPE_CHECKING:
-    from gpuarbiter_server.core.cooldown import Cooldown
-
-# What a lease that outgrew its declaration is counted at, over its observed peak.
-PEAK_MARGIN = 1.1
 # Memory below this is not worth waiting for: contexts of drivers and monitors come and go.
 _NEGLIGIBLE = 64 * MIB
 _LEAST_HEADROOM = 512 * MIB
 _HEADROOM_RATIO = 0.02
-
-
-class Share:
-    """What one lease has of one GPU, in bytes."""
-
-    __slots__ = (
-        "baseline",
-        "begun_at",
-        "committed",
-        "declared",
-        "ended_at",
-        "exclusive",
-        "lease_id",
-        "members",
-        "observed",
-        "peak",
-        "process",
-        "remaining",
-        "resident",
-        "stand_in",
-        "used_before",
-    )
-
-    def __init__(self, lease_id: str, declared: int, process: ProcessId | None, stand_in: int, begun_at: float) -> None:
-        self.lease_id = lease_id
-        self.begun_at = begun_at
-        self.declared = declared
-        self.committed = declared
-        self.exclusive = False
-        # The holder, when the arbiter has proof of its pid.
-        self.process = process
-        # The request's resident_bytes, for holders without one.
-        self.stand_in = stand_in
-        # By readings that were taken while it was held.
-        self.observed: int | None = None
-        self.peak: int | None = None
-        # Every process that was ever attributed to this share.
-        self.members: set[ProcessId] = set()
-        # What was on the GPU when the lease was granted: all processes, this holder's memory, all use.
-        self.baseline: frozenset[ProcessId] = frozenset()
-        self.resident = 0
-        self.used_before = 0
-        # Once the lease has ended: when, and how much of it is still there.
-        self.ended_at = inf
-        self.remaining = 0
-
-    def observe(self, observed: int, at: float) -> None:
-        """Takes in what the driver showed for this share at a time."""
-        if observed > self.declared:
-            self.committed = max(self.committed, int(observed * PEAK_MARGIN))
-        if at >= self.begun_at:
-            self.observed = observed
-            self.peak = max(self.peak or 0, observed)
 
 
 class Gpu:

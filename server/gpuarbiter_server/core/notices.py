@@ -10,8 +10,8 @@ from itertools import islice
 from gpuarbiter_server.core.effects import Queued
 from gpuarbiter_server.core.explain import blockers_of, describe, estimated_wait, wait_reason
 from gpuarbiter_server.core.state import State
+from gpuarbiter_server.core.ticket import Ticket
 from gpuarbiter_server.core.timers import Clock
-from gpuarbiter_server.core.waitqueue import Ticket
 
 LEAST_INTERVAL = 0.25
 REGULAR_INTERVAL = 10.0

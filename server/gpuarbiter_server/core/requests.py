@@ -19,8 +19,8 @@ from gpuarbiter_server.core.notices import tell
 from gpuarbiter_server.core.snapshots import lease_view
 from gpuarbiter_server.core.state import State
 from gpuarbiter_server.core.terms import rejoined, terms_of
+from gpuarbiter_server.core.ticket import Ticket
 from gpuarbiter_server.core.timers import Clock
-from gpuarbiter_server.core.waitqueue import Ticket
 from gpuarbiter_server.core.withdrawal import expire_wait, give_up, leave_queue, refuse, remember, withdraw
 
 

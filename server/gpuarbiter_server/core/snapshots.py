@@ -7,8 +7,8 @@ from gpuarbiter_server.core.explain import wait_reason
 from gpuarbiter_server.core.leases import Lease
 from gpuarbiter_server.core.ledger import Gpu
 from gpuarbiter_server.core.state import State
+from gpuarbiter_server.core.ticket import Ticket
 from gpuarbiter_server.core.views import GpuView, GrantView, LeaseView, SnapshotView, TicketView
-from gpuarbiter_server.core.waitqueue import Ticket
 
 
 def lease_view(state: State, lease: Lease, now: float) -> LeaseView:

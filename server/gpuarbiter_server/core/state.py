@@ -16,8 +16,9 @@ from gpuarbiter_server.core.ledger import Gpu
 from gpuarbiter_server.core.model import EventType, GpuSpec, Identity, ProcessId
 from gpuarbiter_server.core.owners import Owners
 from gpuarbiter_server.core.policy import Settings
+from gpuarbiter_server.core.ticket import Ticket
 from gpuarbiter_server.core.timers import Timers
-from gpuarbiter_server.core.waitqueue import Ticket, WaitQueue
+from gpuarbiter_server.core.waitqueue import WaitQueue
 
 
 class State:

@@ -4,87 +4,10 @@ Tickets with the same candidates share a lane. In each lane `tickets` holds all 
 and `ready` those that no gate keeps back, for the scheduler, which only ever looks at lane heads.
 """
 
+import heapq
 from collections.abc import Iterator
 
-from gpuarbiter_server.core.events import Call
-from gpuarbiter_server.core.gates import Gate, gather
-from gpuarbiter_server.core.ledger import Gpu
-from gpuarbiter_server.core.model import AcquireRequest, ProcessId, RequestKey, WaitReason
-from gpuarbiter_server.core.ordered import OrderedList
-from gpuarbiter_server.core.terms import Terms
-
-Entry = tuple[float, int, "Ticket"]
-
-
-class Ticket:
-    """A request from its arrival to its grant or its end."""
-
-    __slots__ = (
-        "call",
-        "enqueued_at",
-        "entry",
-        "gate",
-        "gpus",
-        "key",
-        "lane",
-        "named",
-        "number",
-        "request",
-        "terms",
-        "told_at",
-        "told_position",
-        "told_reason",
-    )
-
-    def __init__(
-        self, number: int, key: RequestKey, request: AcquireRequest, terms: Terms, call: Call, now: float
-    ) -> None:
-        # Numbers arrivals: first come, first served within equal priority.
-        self.number = number
-        self.key = key
-        # Whether the caller chose the request id, and can join by it.
-        self.named = bool(request.request_id)
-        self.request = request
-        self.terms = terms
-        # None: its stream is gone, and it waits to be joined.
-        self.call: Call | None = call
-        self.gpus: tuple[Gpu, ...] = ()
-        self.enqueued_at = now
-        # Set while it is in the queue.
-        self.entry: Entry | None = None
-        self.lane: Lane | None = None
-        # What keeps it from taking part in the scheduling.
-        self.gate: Gate | None = None
-        # What the client was told last.
-        self.told_at = now
-        self.told_position = 0
-        self.told_reason = WaitReason.UNSPECIFIED
-
-    @property
-    def listener(self) -> Call | None:
-        """The stream that hears of it."""
-        return self.call
-
-    @property
-    def process(self) -> ProcessId | None:
-        """The holder's process, where the arbiter has proof of it."""
-        return self.request.holder.process
-
-    @property
-    def deadline(self) -> float | None:
-        """When its wait is over; None: never."""
-        return None if self.terms.max_wait is None else self.enqueued_at + self.terms.max_wait
-
-
-class Lane:
-    """The tickets that may run on the same GPUs."""
-
-    __slots__ = ("keys", "ready", "tickets")
-
-    def __init__(self, keys: frozenset[str]) -> None:
-        self.keys = keys
-        self.tickets: OrderedList[Entry] = OrderedList()
-        self.ready: OrderedList[Entry] = OrderedList()
+from gpuarbiter_server.core.ticket import Entry, Gate, Lane, Ticket
 
 
 class WaitQueue:
@@ -158,7 +81,7 @@ class WaitQueue:
 
     def in_order(self) -> Iterator[Ticket]:
         """All tickets, in the order of the queue."""
-        for entry in gather([lane.tickets for lane in self._lanes.values()]):
+        for entry in heapq.merge(*(lane.tickets for lane in self._lanes.values())):
             yield entry[2]
 
 

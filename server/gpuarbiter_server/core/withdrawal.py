@@ -9,8 +9,8 @@ from gpuarbiter_server.core.explain import blockers_of, describe, facts_of, retr
 from gpuarbiter_server.core.leases import EndedRecord
 from gpuarbiter_server.core.model import BusyPolicy, EndReason, EventType, WaitReason
 from gpuarbiter_server.core.state import State
+from gpuarbiter_server.core.ticket import Ticket
 from gpuarbiter_server.core.timers import Clock
-from gpuarbiter_server.core.waitqueue import Ticket
 
 # How a refusal is counted where its own name says too little.
 _OUTCOMES = {

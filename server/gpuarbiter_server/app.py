@@ -24,8 +24,9 @@ from gpuarbiter_server.api.server import GrpcServer, ListenError
 from gpuarbiter_server.api.service import GpuArbiterService
 from gpuarbiter_server.config import IN_MEMORY, Address, Config, ConfiguredGpus, SimulatedGpus
 from gpuarbiter_server.core.arbiter import Arbiter
+from gpuarbiter_server.core.effects import Recorded
 from gpuarbiter_server.core.events import DriverChanged, Shutdown
-from gpuarbiter_server.core.model import GpuSpec, Holder, ProcessId
+from gpuarbiter_server.core.model import EventType, GpuSpec, Holder, ProcessId
 from gpuarbiter_server.gpu.backend import GpuBackend, NoDriverError
 from gpuarbiter_server.gpu.nvml import NvmlBackend
 from gpuarbiter_server.gpu.processes import ProcessWatcher
@@ -181,7 +182,10 @@ async def _assemble(
     )
     history = History(config.history.max_events, wall=wall)
     metrics = Metrics(__version__, config.policies, lambda: runtime.snapshot(max_tickets=_SCRAPED_TICKETS))
-    runtime = Runtime(arbiter, clock=monotonic, observers=(history, metrics, logs.EventLog()))
+    observers = (history, metrics, logs.EventLog())
+    for observer in observers:
+        observer.observe(Recorded(EventType.STARTED, detail=f"instance {about.instance_id}, version {__version__}"))
+    runtime = Runtime(arbiter, clock=monotonic, observers=observers)
     sampler = Sampler(
         backend,
         specs,

@@ -206,7 +206,7 @@ async def test_what_operators_do(arbiterd: Start, connect: Connect, shell: Shell
     assert _ok(run("release", "--lease-id", granted.lease_id))
     told = _ok(run("events", "--json")).stdout
     types = [json.loads(line)["type"].removeprefix("EVENT_TYPE_") for line in told.splitlines()]
-    wanted = ["GRANTED", "DRAINED", "QUEUED", "ENDED", "RESUMED", "GRANTED", "ENDED"]
+    wanted = ["STARTED", "GRANTED", "DRAINED", "QUEUED", "ENDED", "RESUMED", "GRANTED", "ENDED"]
     assert [kind for kind in types if "COOLDOWN" not in kind] == wanted
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.polling import until
 from gpuarbiter import sim
 from gpuarbiter.sim import SimulatedMemory, SimulatedOutOfMemory
 
@@ -149,3 +150,15 @@ def test_without_file_locks_it_still_works(root: Path, monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "fcntl", None)
     with SimulatedMemory("1GiB", A):
         assert job(root, A)["memory_bytes"] == GIB
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_a_job_that_is_dead_but_not_reaped_holds_nothing(root: Path):
+    (first, _) = sim.gpus()
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    until(lambda: Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z", "the child to die")
+    ticks = int(Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19])
+    facts = {"pid": child.pid, "start_ticks": ticks, "memory_bytes": GIB, "utilization_ratio": 0.0}
+    (root / A / f"{child.pid}.json").write_text(json.dumps(facts))
+    assert sim.used_bytes(first) == 0
+    child.wait()

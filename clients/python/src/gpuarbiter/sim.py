@@ -189,7 +189,7 @@ def _living(gpu: SimulatedGpu) -> Iterator[dict[str, Any]]:
 def _lives(pid: int, ticks: int) -> bool:
     if Path("/proc/self/stat").exists():
         now = start_ticks(pid)
-        return now != 0 and (ticks in {0, now})
+        return now != 0 and (ticks in {0, now}) and not _is_zombie(pid)
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -197,6 +197,15 @@ def _lives(pid: int, ticks: int) -> bool:
     except OSError:  # it is another user's
         return True
     return True
+
+
+def _is_zombie(pid: int) -> bool:
+    """Whether it is dead, and only its parent has not asked how it ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True
+    return stat.rpartition(")")[2].split()[0] in {"Z", "X"}
 
 
 def _read(path: Path) -> dict[str, Any] | None:

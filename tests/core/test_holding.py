@@ -333,11 +333,27 @@ def test_exclusive_without_a_figure_commits_all_that_is_left() -> None:
     assert world.gpu().admissible_bytes == 0
 
 
+def test_shared_stays_as_it_is() -> None:
+    world = World()
+    lease = world.shared(4 * GIB)
+    assert world.resize(lease.lease_id, sharing=Sharing.SHARED).lease.gpus[0].declared_bytes == 4 * GIB
+
+
+def test_as_much_as_before_is_never_too_much() -> None:
+    world = World(gpus(monitored=True))
+    world.show(processes={})
+    lease = world.shared(10 * GIB, process=pid(7))
+    world.show(used=20 * GIB, processes={pid(66): 20 * GIB})
+    assert world.resize(lease.lease_id, 10 * GIB)
+    refused(lambda: world.resize(lease.lease_id, 10 * GIB + 1), ErrorReason.RESIZE_REFUSED)
+
+
 def test_no_less_than_what_it_was_seen_to_use() -> None:
     world = World(gpus(monitored=True))
     world.show(processes={})
     lease = world.shared(10 * GIB, process=pid(7))
     world.show(used=10 * GIB, processes={pid(7): 10 * GIB})
+    world.show(used=2 * GIB, processes={pid(7): 2 * GIB})
     resized = world.resize(lease.lease_id, 4 * GIB)
     assert resized.lease.gpus[0].declared_bytes == 4 * GIB
     assert resized.lease.gpus[0].committed_bytes == 11 * GIB

@@ -36,6 +36,7 @@ from gpuarbiter_server.gpu.static import StaticBackend
 from gpuarbiter_server.runtime.about import About
 from gpuarbiter_server.runtime.clock import monotonic, wall
 from gpuarbiter_server.runtime.live_config import LiveConfig
+from gpuarbiter_server.runtime.local_machine import LocalMachine
 from gpuarbiter_server.runtime.runtime import Runtime
 from gpuarbiter_server.runtime.threads import within
 from gpuarbiter_server.store.history import History
@@ -54,8 +55,6 @@ _LAST_PATIENCE = 1.0
 _TOKENS_PER_SECOND = 1 << 20
 # Waiting requests that a scrape looks at, to count them by reason.
 _SCRAPED_TICKETS = 1000
-# New holders are looked for descendants of after this long: pairs of acquire and release come and go.
-_HOLDERS_DELAY = 0.05
 
 
 class StartError(Exception):
@@ -77,48 +76,6 @@ class Addresses:
             f"http {self.http}" if self.http else "",
         )
         return ", ".join(text for text in served if text)
-
-
-class LocalMachine:
-    """This machine, as the runtime needs it."""
-
-    def __init__(self, sampler: Sampler, processes: ProcessWatcher) -> None:
-        self._sampler = sampler
-        self._processes = processes
-        self._holders: set[ProcessId] = set()
-        self._planned: asyncio.TimerHandle | None = None
-
-    def trust(self, holder: Holder) -> ProcessId | None:
-        """The holder's process where /proc agrees with what it declared."""
-        return self._processes.trust(holder)
-
-    def watch(self, process: ProcessId) -> None:
-        """Tell when it is gone."""
-        self._processes.watch(process)
-        self._holders.add(process)
-        self._plan()
-
-    def unwatch(self, process: ProcessId) -> None:
-        """Stop telling."""
-        self._processes.unwatch(process)
-        self._holders.discard(process)
-        self._plan()
-
-    def refresh(self, gpus: frozenset[str]) -> None:
-        """Read these GPUs at once."""
-        self._sampler.refresh(gpus)
-
-    def sample_fast(self, gpus: frozenset[str]) -> None:
-        """Read these GPUs often."""
-        self._sampler.fast(gpus)
-
-    def _plan(self) -> None:
-        if self._planned is None:
-            self._planned = asyncio.get_running_loop().call_later(_HOLDERS_DELAY, self._tell)
-
-    def _tell(self) -> None:
-        self._planned = None
-        self._sampler.watch_holders(frozenset(self._holders))
 
 
 async def serve(config: Config, *, ready: Callable[[Addresses], None]) -> None:

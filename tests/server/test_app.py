@@ -24,6 +24,7 @@ from gpuarbiter.v1 import gpu_arbiter_pb2_grpc as rpc
 from gpuarbiter_server import app
 from gpuarbiter_server.config import load
 from gpuarbiter_server.core.model import GpuReading, GpuSpec, ProcessId
+from gpuarbiter_server.runtime import local_machine
 from support.messages import GIB, acquire, holder, release
 from support.process import ISOLATED, Arbiterd, environment, running
 from support.refusals import read
@@ -251,10 +252,10 @@ class NotingProcesses:
 
 
 async def test_the_machine_hands_on_what_the_core_wants_of_it(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(app, "_HOLDERS_DELAY", 0.0)
+    monkeypatch.setattr(local_machine, "_HOLDERS_DELAY", 0.0)
     sampler: Any = NotingSampler()
     processes: Any = NotingProcesses()
-    machine = app.LocalMachine(sampler, processes)
+    machine = local_machine.LocalMachine(sampler, processes)
     first, second, third = ProcessId(1, 1), ProcessId(2, 2), ProcessId(3, 3)
     gpus = frozenset({"gpu:0"})
     machine.sample_fast(gpus)

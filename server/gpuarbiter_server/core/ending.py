@@ -7,8 +7,9 @@ gets its one terminal effect.
 from gpuarbiter_server.core import cooldown
 from gpuarbiter_server.core.clocks import stop_clocks
 from gpuarbiter_server.core.effects import Ended
-from gpuarbiter_server.core.leases import EndedRecord, Lease
+from gpuarbiter_server.core.leases import Lease
 from gpuarbiter_server.core.model import EndReason, EventType, WorkReport, YieldReason
+from gpuarbiter_server.core.records import EndedRecord
 from gpuarbiter_server.core.state import State
 
 

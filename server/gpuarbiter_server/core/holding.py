@@ -5,9 +5,10 @@ from gpuarbiter_server.core.effects import Done, FenceChecked, PendingYield, Rec
 from gpuarbiter_server.core.ending import finish
 from gpuarbiter_server.core.errors import ArbiterError, ErrorReason, Violation, invalid, unknown_lease
 from gpuarbiter_server.core.events import Call, Caller, CancelStream, CheckFence, Release, Renew, ReportWork, Resize
-from gpuarbiter_server.core.leases import EndedRecord, Lease
+from gpuarbiter_server.core.leases import Lease
 from gpuarbiter_server.core.ledger import Gpu
 from gpuarbiter_server.core.model import EndReason, EventType, Identity, RequestKey, Sharing, WorkReport
+from gpuarbiter_server.core.records import EndedRecord
 from gpuarbiter_server.core.share import PEAK_MARGIN, Share
 from gpuarbiter_server.core.snapshots import lease_view
 from gpuarbiter_server.core.state import State

@@ -5,7 +5,6 @@ made-up one for as long as the key lives, even when the details are long forgott
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from hashlib import blake2b
 from hmac import compare_digest
 from math import inf
@@ -14,6 +13,7 @@ from typing import Generic, TypeVar
 from gpuarbiter_server.core.events import Call
 from gpuarbiter_server.core.ledger import Gpu
 from gpuarbiter_server.core.model import EndReason, Identity, LeaseState, MemoryVerdict, RequestKey, YieldReason
+from gpuarbiter_server.core.records import EndedRecord
 from gpuarbiter_server.core.share import Share
 from gpuarbiter_server.core.terms import Terms
 from gpuarbiter_server.core.ticket import Ticket
@@ -133,23 +133,6 @@ class Lease:
 def _soonest(item: tuple[YieldReason, PendingYield]) -> float:
     until = item[1].until
     return inf if until is None else until
-
-
-@dataclass(frozen=True, slots=True)
-class EndedRecord:
-    """What is still known of a lease, or of a named request that never became one."""
-
-    # Empty: it never was a lease.
-    lease_id: str
-    key: RequestKey
-    token: int
-    reason: EndReason
-    held: float
-    ended_at: float
-    detail: str = ""
-    cause: YieldReason = YieldReason.UNSPECIFIED
-    verdict: MemoryVerdict = MemoryVerdict.UNSPECIFIED
-    peak: int | None = None
 
 
 class LeaseTable:

@@ -6,8 +6,8 @@ Law: whatever the way, it gets exactly one terminal effect, and nothing of it st
 from gpuarbiter_server.core.effects import Declined, Failed
 from gpuarbiter_server.core.errors import ArbiterError, ErrorReason
 from gpuarbiter_server.core.explain import blockers_of, describe, facts_of, retry_after, wait_reason
-from gpuarbiter_server.core.leases import EndedRecord
 from gpuarbiter_server.core.model import BusyPolicy, EndReason, EventType, WaitReason
+from gpuarbiter_server.core.records import EndedRecord
 from gpuarbiter_server.core.state import State
 from gpuarbiter_server.core.ticket import Ticket
 from gpuarbiter_server.core.timers import Clock

@@ -24,7 +24,7 @@ def arbiter_snapshot(
         draining=view.draining,
         gpus=[_gpu(gpu, convert, processes=processes) for gpu in view.gpus],
         epoch=about.epoch,
-        recovering=False,
+        recovering=view.recovering,
         node=convert.node,
         leases=[
             convert.lease(lease, show_id=caller.admin or lease.principal == caller.principal) for lease in view.leases

@@ -31,7 +31,8 @@ def obstacle(gpu: Gpu, ticket: Ticket, *, refuse_when_stale: bool) -> WaitReason
     if gpu.cordon is not None:
         return WaitReason.DRAINING
     if gpu.exclusive or (gpu.shares and ticket.terms.exclusive):
-        return WaitReason.GPU_BUSY
+        waits_for_holders = all(share.unclaimed for share in gpu.shares.values())
+        return WaitReason.RECOVERY if waits_for_holders else WaitReason.GPU_BUSY
     if gpu.cooldown is not None:
         return WaitReason.COOLDOWN
     if gpu.awaiting_first or (refuse_when_stale and gpu.stale):
@@ -52,8 +53,9 @@ def memory_obstacle(gpu: Gpu, ticket: Ticket) -> WaitReason | None:
     room = gpu.room(gpu.resident_of(ticket.process, stand_in))
     if needed <= room:
         return None
-    recovers = needed <= room + gpu.recoverable
-    return WaitReason.MEMORY_RECOVERY if recovers else WaitReason.MEMORY
+    if needed <= room + gpu.recoverable:
+        return WaitReason.MEMORY_RECOVERY
+    return WaitReason.RECOVERY if needed <= room + gpu.recoverable + gpu.unclaimed else WaitReason.MEMORY
 
 
 def choose(gpus: Sequence[Gpu], ticket: Ticket, turn: int, *, refuse_when_stale: bool) -> list[Gpu] | None:

@@ -12,10 +12,13 @@ from typing import Any
 from gpuarbiter_server.core import (
     cooldown,
     holding,
+    journaling,
     machine,
     notices,
     operators,
+    recovery,
     requests,
+    saving,
     snapshots,
     watchdog,
     withdrawal,
@@ -24,6 +27,7 @@ from gpuarbiter_server.core import events as ev
 from gpuarbiter_server.core.effects import Effect, Failed
 from gpuarbiter_server.core.errors import ArbiterError
 from gpuarbiter_server.core.granting import schedule
+from gpuarbiter_server.core.journal import Journal
 from gpuarbiter_server.core.model import GpuSpec
 from gpuarbiter_server.core.policy import Settings
 from gpuarbiter_server.core.state import State
@@ -49,6 +53,10 @@ _HANDLERS: dict[type, Callable[[State, Any, float], None]] = {
     ev.DriverChanged: machine.driver_changed,
     ev.DescendantsSeen: machine.descendants_seen,
     ev.ProcessExited: machine.process_exited,
+    ev.Recover: recovery.recover,
+    ev.JournalWritten: journaling.journal_written,
+    ev.JournalFailed: journaling.journal_failed,
+    ev.JournalRetried: journaling.journal_retried,
 }
 
 _ALARMS: dict[Clock, Callable[[State, Any, float], None]] = {
@@ -70,6 +78,8 @@ class Arbiter:
 
     specs: the GPUs, at least one. now: monotonic seconds. first_token: above every fencing token that was
     ever granted. id_key: secret that marks lease ids as ours, 1 to 64 bytes. instance_id: names this start.
+    tokens_until: the last fencing token that a journal has reserved; nothing is granted then before it is
+    written there. None: there is no journal, and nothing outlives the arbiter.
     """
 
     def __init__(
@@ -81,8 +91,12 @@ class Arbiter:
         first_token: int,
         id_key: bytes,
         instance_id: str,
+        tokens_until: int | None = None,
     ) -> None:
-        self._state = State(specs, settings, first_token=first_token, id_key=id_key, instance_id=instance_id)
+        journal = Journal(enabled=tokens_until is not None, tokens_until=tokens_until or 0)
+        self._state = State(
+            specs, settings, first_token=first_token, id_key=id_key, instance_id=instance_id, journal=journal
+        )
         machine.watch_readings(self._state, now)
 
     @property
@@ -132,6 +146,7 @@ class Arbiter:
             schedule(state, now)
         if state.notices_due:
             notices.plan(state, now)
+        saving.flush(state)
         if state.changed:
             state.changed = False
             state.revision += 1

@@ -27,16 +27,29 @@ def stop_clocks(state: State, lease: Lease) -> None:
 def set_hold(state: State, lease: Lease, until: float | None) -> None:
     """Moves the moment at which the watchdog acts (None: never); what it did before, except asking, is taken back."""
     lease.hold_until = until
+    lease.hold_passed = False
     if until is None:
         state.timers.cancel((Clock.HOLD, lease))
     else:
         state.timers.set((Clock.HOLD, lease), until)
+    state.touch(lease)
     call_off(state, lease, YieldReason.MAX_HOLD)
 
 
 def start_patience(state: State, lease: Lease, now: float) -> None:
     """Starts the ttl, or the disconnect grace, again."""
     state.timers.set((Clock.PATIENCE, lease), now + lease.patience)
+
+
+def claim(state: State, lease: Lease) -> None:
+    """Its holder has come back after a restart."""
+    if lease.recover_until is None:
+        return
+    lease.recover_until = None
+    for _, share in lease.shares:
+        share.unclaimed = False
+    state.touch(lease)
+    state.notices_due = state.changed = True
 
 
 def stop_patience(state: State, lease: Lease) -> None:
@@ -67,3 +80,4 @@ def call_off(state: State, lease: Lease, reason: YieldReason) -> None:
     if pending is not None:
         pending.until = None
         set_grace(state, lease)
+        state.touch(lease)

@@ -40,6 +40,7 @@ def start(state: State, lease: Lease, gpu: Gpu, share: Share, reason: EndReason,
     if not cooldown.by_reading and cooldown.proved:
         return
     gpu.cooldown = cooldown
+    state.touch_gpu(gpu)
     for member in cooldown.family:
         state.watch(member)
     state.timers.set((Clock.COOLDOWN, gpu), now + length)
@@ -79,7 +80,8 @@ def extend(state: State, parent: ProcessId, descendants: Iterable[ProcessId]) ->
     for gpu in state.gpus.values():
         cooldown = gpu.cooldown
         if cooldown is not None and parent in cooldown.family:
-            for process in set(descendants) - cooldown.family:
+            for process in sorted(set(descendants) - cooldown.family):
+                state.touch_gpu(gpu)
                 cooldown.family.add(process)
                 state.watch(process)
 
@@ -92,6 +94,7 @@ def bury(state: State, process: ProcessId, now: float) -> None:
             continue
         cooldown.family.discard(process)
         state.unwatch(process)
+        state.touch_gpu(gpu)
         if cooldown.by_reading:
             state.emit(Refresh(frozenset({gpu.key})))
         elif cooldown.proved:
@@ -109,6 +112,7 @@ def end(state: State, gpu: Gpu, now: float, why: str) -> None:
     if cooldown is None:
         return
     gpu.cooldown = None
+    state.touch_gpu(gpu)
     state.timers.cancel((Clock.COOLDOWN, gpu))
     for member in cooldown.family:
         state.unwatch(member)

@@ -20,6 +20,7 @@ from gpuarbiter_server.core.model import (
     WorkReport,
     YieldReason,
 )
+from gpuarbiter_server.core.records import Change
 from gpuarbiter_server.core.views import BlockerView, LeaseView
 
 # -- to the stream of an acquire --
@@ -189,6 +190,25 @@ class SampleFast:
     gpus: frozenset[str]
 
 
+# -- to the journal --
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Write this change, after all of a lower number; say JournalWritten or JournalFailed."""
+
+    number: int
+    change: Change
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Whether leases can be granted at all; detail: why not."""
+
+    up: bool
+    detail: str = ""
+
+
 # -- to the observers --
 
 
@@ -233,5 +253,7 @@ Effect = (
     | Unwatch
     | Refresh
     | SampleFast
+    | Save
+    | Serving
     | Recorded
 )

@@ -5,10 +5,10 @@ gets its one terminal effect.
 """
 
 from gpuarbiter_server.core import cooldown
-from gpuarbiter_server.core.clocks import stop_clocks
 from gpuarbiter_server.core.effects import Ended
 from gpuarbiter_server.core.leases import Lease
 from gpuarbiter_server.core.model import EndReason, EventType, WorkReport, YieldReason
+from gpuarbiter_server.core.offering import detach_from_gpus, withhold
 from gpuarbiter_server.core.records import EndedRecord
 from gpuarbiter_server.core.state import State
 
@@ -22,13 +22,15 @@ def finish(
     detail: str = "",
     cause: YieldReason | None = None,
     report: WorkReport | None = None,
-    offered: bool = True,
+    delivered: bool = True,
 ) -> EndedRecord:
     """Ends a lease and returns what is kept of it.
 
-    cause: the yield request that led to it; None: the one that stands, if one does. offered: False when
-    its Granted was never written, so that there is nothing to cool down from.
+    cause: the yield request that led to it; None: the one that stands, if one does. delivered: False when
+    its Granted was never sent, so that there is nothing to cool down from.
     """
+    if not lease.offered:
+        return withhold(state, lease, detail or f"it ended before it was offered: {reason.name}", now)
     if cause is None:
         cause = lease.pending_yield[0] if lease.pending_yield else YieldReason.UNSPECIFIED
     if report is not None and report.peak_memory_bytes:
@@ -46,11 +48,11 @@ def finish(
         verdict=lease.verdict(),
         peak=lease.peak_bytes(),
     )
-    detach_from_gpus(state, lease, now, used=offered)
-    if offered:
+    detach_from_gpus(state, lease, now, used=delivered)
+    if delivered:
         for gpu, share in lease.shares:
             cooldown.start(state, lease, gpu, share, reason, now)
-    state.leases.close(record)
+    state.close(record)
     state.requests.remove(lease.ticket.key)
     state.disown(lease.ticket.process)
     if lease.call is not None:
@@ -70,16 +72,6 @@ def finish(
     state.ready_again(state.gates.ended(lease.ticket))
     state.changed = True
     return record
-
-
-def detach_from_gpus(state: State, lease: Lease, now: float, *, used: bool) -> None:
-    """Frees the slots of a lease and stops its clocks. used: whether its holder ever knew of it."""
-    stop_clocks(state, lease)
-    for gpu, _ in lease.shares:
-        gpu.remove(lease.lease_id, now, used=used)
-        if used:
-            gpu.stats.held(now - lease.granted_at)
-    state.dirty = True
 
 
 def ended_effect(call: int, record: EndedRecord) -> Ended:

@@ -16,6 +16,7 @@ from gpuarbiter_server.core.model import (
     WorkReport,
 )
 from gpuarbiter_server.core.policy import Settings
+from gpuarbiter_server.core.records import Saved
 
 Call = int
 
@@ -203,6 +204,41 @@ class ProcessExited:
     process: ProcessId
 
 
+# -- from the journal --
+
+
+@dataclass(frozen=True, slots=True)
+class Recover:
+    """What an earlier start left; the first event of all, if it comes.
+
+    same_boot: the machine was not started again since; otherwise every holder is dead. same_pids: pids mean
+    the same here as there; otherwise nothing is known of the holders' processes.
+    """
+
+    saved: Saved
+    same_boot: bool = True
+    same_pids: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class JournalWritten:
+    """All changes up to this number are durable."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class JournalFailed:
+    """What has been saved since the last JournalWritten is not durable, and nothing can be for now."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class JournalRetried:
+    """The journal may take writing again: the core is to save everything anew."""
+
+
 # -- from time --
 
 
@@ -230,5 +266,9 @@ Event = (
     | DriverChanged
     | DescendantsSeen
     | ProcessExited
+    | Recover
+    | JournalWritten
+    | JournalFailed
+    | JournalRetried
     | Tick
 )

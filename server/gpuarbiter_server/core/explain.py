@@ -17,6 +17,7 @@ _LEAST_RETRY = 0.1
 # Where candidates differ, the nearest way out names the reason.
 _NEAREST_FIRST = (
     WaitReason.MEMORY_RECOVERY,
+    WaitReason.RECOVERY,
     WaitReason.MEMORY,
     WaitReason.GPU_BUSY,
     WaitReason.NO_READING,
@@ -27,6 +28,8 @@ _NEAREST_FIRST = (
 
 _WORDS = {
     WaitReason.MEMORY_RECOVERY: "the memory of a lease that ended has not left the GPU yet",
+    WaitReason.RECOVERY: "a lease from before the restart of the arbiter waits for its holder to come back",
+    WaitReason.JOURNAL: "the journal cannot be written, so no grant can be made durable",
     WaitReason.MEMORY: "the declared memory does not fit beside what is committed and in use",
     WaitReason.GPU_BUSY: "a lease is in the way",
     WaitReason.NO_READING: "there is no current reading of the GPU",
@@ -45,6 +48,8 @@ def wait_reason(state: State, ticket: Ticket) -> WaitReason:
     gate = state.gates.closed(ticket, state.settings)
     if gate is not None:
         return gate.reason
+    if state.journal.fault is not None:
+        return WaitReason.JOURNAL
     refuse = state.settings.memory.refuse_when_stale
     found = [obstacle(gpu, ticket, refuse_when_stale=refuse) for gpu in ticket.gpus]
     if found.count(None) >= ticket.request.gpu.count:

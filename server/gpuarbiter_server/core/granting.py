@@ -9,26 +9,29 @@ import heapq
 
 from gpuarbiter_server.core.admission import choose, preference
 from gpuarbiter_server.core.clocks import start_clocks
-from gpuarbiter_server.core.effects import Granted, Refresh, SampleFast
+from gpuarbiter_server.core.effects import Refresh, SampleFast
 from gpuarbiter_server.core.explain import wait_reason
 from gpuarbiter_server.core.ledger import Gpu
-from gpuarbiter_server.core.model import EventType, WaitReason
+from gpuarbiter_server.core.model import WaitReason
+from gpuarbiter_server.core.offering import offer
+from gpuarbiter_server.core.queueing import leave_queue
 from gpuarbiter_server.core.share import Share
-from gpuarbiter_server.core.snapshots import lease_view
 from gpuarbiter_server.core.state import State
 from gpuarbiter_server.core.ticket import Lane, Ticket
-from gpuarbiter_server.core.withdrawal import leave_queue
 
 _MEMORY_REASONS = (WaitReason.MEMORY, WaitReason.MEMORY_RECOVERY)
 
 
 def schedule(state: State, now: float) -> None:
     """Grants whatever can be granted now."""
+    state.notices_due = True
+    if state.journal.fault is not None:
+        _tell_sampler(state, frozenset())
+        return
     if not state.settings.enabled:
         _grant_all(state, now)
     while _walk(state, now):
         pass
-    state.notices_due = True
 
 
 def _walk(state: State, now: float) -> bool:
@@ -63,11 +66,11 @@ def _walk(state: State, now: float) -> bool:
 
 
 def grant(state: State, ticket: Ticket, gpus: list[Gpu], now: float) -> None:
-    """Turns a ticket into a lease on these GPUs, and offers it."""
+    """Turns a ticket into a lease on these GPUs, and offers it, once it is durable where that is asked for."""
     call = ticket.call
     assert call is not None, "nobody is there to be granted anything"
     leave_queue(state, ticket)
-    lease = state.leases.new(ticket, now)
+    lease = state.new_lease(ticket, now)
     terms = ticket.terms
     shares = []
     for gpu in gpus:
@@ -82,8 +85,8 @@ def grant(state: State, ticket: Ticket, gpus: list[Gpu], now: float) -> None:
     state.requests.put(ticket.key, lease)
     start_clocks(state, lease, now)
     state.calls[call] = lease
-    state.emit(Granted(call, lease_view(state, lease, now), final=ticket.request.detached))
-    state.record(EventType.GRANTED, lease, waited=lease.queue_wait, outcome="granted")
+    if lease.offered:
+        offer(state, lease, now)
     state.changed = True
 
 

@@ -1,10 +1,11 @@
 """What can be done with a lease while it is held, and after: release, renew, resize, check, report."""
 
-from gpuarbiter_server.core.clocks import set_hold, start_patience, ttl_remaining
+from gpuarbiter_server.core.clocks import claim, set_hold, start_patience, ttl_remaining
 from gpuarbiter_server.core.effects import Done, FenceChecked, PendingYield, Recorded, Released, Renewed, Resized
 from gpuarbiter_server.core.ending import finish
 from gpuarbiter_server.core.errors import ArbiterError, ErrorReason, Violation, invalid, unknown_lease
 from gpuarbiter_server.core.events import Call, Caller, CancelStream, CheckFence, Release, Renew, ReportWork, Resize
+from gpuarbiter_server.core.journaling import unavailable
 from gpuarbiter_server.core.leases import Lease
 from gpuarbiter_server.core.ledger import Gpu
 from gpuarbiter_server.core.model import EndReason, EventType, Identity, RequestKey, Sharing, WorkReport
@@ -49,8 +50,9 @@ def cancel_stream(state: State, event: CancelStream, now: float) -> None:
 def renew(state: State, event: Renew, now: float) -> None:
     """Starts the ttl again; with extend_hold, moves the hold too, within max_hold_limit."""
     lease = _live(state, event.lease_id, event.caller, event.fencing_token)
-    if state.timers.when((Clock.PATIENCE, lease)) is not None:
+    if state.timers.when((Clock.PATIENCE, lease)) is not None and lease.patience:
         start_patience(state, lease, now)
+    claim(state, lease)
     if event.extend_hold is not None:
         until = now + event.extend_hold
         if lease.terms.max_hold_limit:
@@ -71,6 +73,9 @@ def renew(state: State, event: Renew, now: float) -> None:
 def resize(state: State, event: Resize, now: float) -> None:
     """Changes what a lease has committed, if that would be admitted now; otherwise nothing changes."""
     lease = _live(state, event.lease_id, event.caller, event.fencing_token)
+    no_journal = unavailable(state)
+    if no_journal is not None:
+        raise no_journal
     sharing = event.sharing or lease.sharing
     plan = [(gpu, share, _wanted(lease, share, event)) for gpu, share in lease.shares]
     for gpu, share, wanted in plan:
@@ -84,6 +89,7 @@ def resize(state: State, event: Resize, now: float) -> None:
         share.exclusive = sharing is Sharing.EXCLUSIVE
         gpu.settle()
     lease.sharing = sharing
+    state.touch(lease)
     state.emit(Resized(event.call, lease_view(state, lease, now)))
     state.record(EventType.RESIZED, lease, detail=f"{sharing.name}, {plan[0][2]} bytes a GPU")
     state.dirty = state.changed = True

@@ -46,10 +46,13 @@ class Lease:
     __slots__ = (
         "call",
         "granted_at",
+        "hold_passed",
         "hold_until",
         "joined",
         "lease_id",
+        "offered",
         "queue_wait",
+        "recover_until",
         "shares",
         "sharing",
         "ticket",
@@ -67,8 +70,14 @@ class Lease:
         self.joined = False
         self.granted_at = now
         self.queue_wait = now - ticket.enqueued_at
+        # Whether its Granted has been handed out; until then nobody knows of it.
+        self.offered = True
+        # Since a restart after which nothing was heard of its holder: when it ends. None: it was heard of.
+        self.recover_until: float | None = None
         # None: without limit.
         self.hold_until: float | None = None
+        # Whether that moment has come, and the watchdog has acted.
+        self.hold_passed = False
         self.shares: tuple[tuple[Gpu, Share], ...] = ()
         self.sharing = ticket.terms.sharing
         self.yields: dict[YieldReason, PendingYield] = {}
@@ -91,6 +100,8 @@ class Lease:
     @property
     def state(self) -> LeaseState:
         """Where it is in its life."""
+        if self.recover_until is not None:
+            return LeaseState.RECOVERING
         if self.pending_yield is not None:
             return LeaseState.YIELDING
         return LeaseState.DETACHED if self.listener is None else LeaseState.HELD
@@ -140,7 +151,6 @@ class LeaseTable:
 
     def __init__(self, *, first_token: int, id_key: bytes) -> None:
         self._id_key = id_key
-        self._first_token = first_token
         self._last_token = first_token - 1
         self.live: dict[str, Lease] = {}
         self._ended: OrderedDict[str, EndedRecord] = OrderedDict()
@@ -154,6 +164,10 @@ class LeaseTable:
         self.live[lease.lease_id] = lease
         return lease
 
+    def restore(self, lease: Lease) -> None:
+        """Takes a lease of an earlier start back."""
+        self.live[lease.lease_id] = lease
+
     def close(self, record: EndedRecord) -> None:
         """Moves a lease, or a named request, to what has ended."""
         if record.lease_id:
@@ -163,6 +177,11 @@ class LeaseTable:
         self._ended_requests.move_to_end(record.key)
         self._ended_names.put(record.key, record)
         self._forget(record.ended_at)
+
+    def all_ended(self) -> tuple[EndedRecord, ...]:
+        """Everything that is known of what ended, in the order in which it did."""
+        records = {id(record): record for record in (*self._ended.values(), *self._ended_requests.values())}
+        return tuple(sorted(records.values(), key=lambda record: record.ended_at))
 
     def ended(self, lease_id: str) -> EndedRecord | None:
         """What is known of an ended lease."""
@@ -181,8 +200,7 @@ class LeaseTable:
             token = int(digits, 16)
         except ValueError:
             return False
-        known = self._first_token <= token <= self._last_token
-        return known and compare_digest(self._id_of(token).encode(), lease_id.encode())
+        return token <= self._last_token and compare_digest(self._id_of(token).encode(), lease_id.encode())
 
     def _id_of(self, token: int) -> str:
         mark = blake2b(token.to_bytes(16, "big"), key=self._id_key, digest_size=8).hexdigest()

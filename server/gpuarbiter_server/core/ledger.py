@@ -82,6 +82,11 @@ class Gpu:
         )
 
     @property
+    def unclaimed(self) -> int:
+        """What is promised to leases whose holders have not come back since a restart."""
+        return sum(share.committed for share in self.shares.values() if share.unclaimed)
+
+    @property
     def recoverable(self) -> int:
         """What ended leases still hold, or may hold until a reading shows otherwise."""
         return sum(share.committed for share in self.departed.values()) + sum(
@@ -161,6 +166,11 @@ class Gpu:
         if exclusive and not share.declared:
             share.committed = max(0, self.capacity - self.unleased)
         share.exclusive = exclusive
+        self.shares[share.lease_id] = share
+        self.settle()
+
+    def restore(self, share: Share) -> None:
+        """A lease of before a restart is here."""
         self.shares[share.lease_id] = share
         self.settle()
 

@@ -21,6 +21,7 @@ def drain(state: State, event: Drain, now: float) -> None:
     gpus = state.pick(event.gpus, everything=event.everything)
     for gpu in gpus:
         gpu.cordon = event.reason or "drained by an operator"
+        state.touch_gpu(gpu)
     leases = _leases_on(state, gpus)
     if event.grace is not None:
         for lease in leases:
@@ -35,6 +36,7 @@ def resume(state: State, event: Resume, _now: float) -> None:
     gpus = state.pick(event.gpus, everything=event.everything)
     for gpu in gpus:
         gpu.cordon = None
+        state.touch_gpu(gpu)
     for lease in _leases_on(state, gpus):
         if all(gpu.cordon is None for gpu, _ in lease.shares):
             call_off(state, lease, YieldReason.DRAINING)
@@ -96,6 +98,11 @@ def shut_down(state: State, _event: Shutdown, now: float) -> None:
     for ticket in list(state.queue.in_order()):
         withdraw(state, ticket, now)
         refuse(state, ticket, error, WaitReason.SHUTDOWN, now)
+    if not state.journal.enabled:
+        # With a journal the leases live on, and their holders come back to them.
+        detail = "the arbiter is shutting down, and keeps its leases in memory only"
+        for lease in list(state.leases.live.values()):
+            request_yield(state, lease, YieldReason.DRAINING, now, grace=None, detail=detail)
     state.changed = True
 
 

@@ -127,6 +127,8 @@ class Settings:
     waiting_per_client: int = 1024
     leases_per_client: int = 1024
     cooldown: float = 15.0
+    # After a restart: how long leases that live by their stream wait to be joined again.
+    recovery_grace: float = 10.0
     # Seconds of waiting that are worth one level of priority; 0: no aging.
     aging: float = 1.0
     placement: Placement = Placement.LEAST_LOADED
@@ -140,6 +142,8 @@ class Settings:
         _require(self.waiting_per_client >= 0, "limits.waiting_per_client", self.waiting_per_client, "0 or more")
         _require(self.leases_per_client >= 0, "limits.leases_per_client", self.leases_per_client, "0 or more")
         _require(self.cooldown >= 0, "cooldown", self.cooldown, "0s (off) or longer")
+        _require(self.recovery_grace >= 0, "recovery_grace", self.recovery_grace, "0s or longer")
+        _require(self.recovery_grace >= 0, "recovery_grace", self.recovery_grace, "0s or longer")
         _require(self.aging >= 0, "aging", self.aging, "0s (off) or longer")
         _require(self.placement is not Placement.UNSPECIFIED, "placement", "", "a placement by name")
 

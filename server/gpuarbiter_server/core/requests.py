@@ -5,23 +5,25 @@ queue and the scheduler runs; only if it was not granted at once does it need a 
 """
 
 from gpuarbiter_server.core.admission import infeasible
-from gpuarbiter_server.core.clocks import set_hold, start_patience, stop_patience
-from gpuarbiter_server.core.effects import Failed, Granted, YieldRequested
-from gpuarbiter_server.core.ending import detach_from_gpus, ended_effect, finish
+from gpuarbiter_server.core.clocks import claim, set_hold, start_patience, stop_patience
+from gpuarbiter_server.core.effects import Failed, Granted
+from gpuarbiter_server.core.ending import ended_effect, finish
 from gpuarbiter_server.core.errors import ArbiterError, ErrorReason
 from gpuarbiter_server.core.events import Acquire, Call, StreamClosed
 from gpuarbiter_server.core.explain import blockers_of, describe, facts_of, retry_after, wait_reason
-from gpuarbiter_server.core.fairness import order_key
 from gpuarbiter_server.core.granting import schedule
+from gpuarbiter_server.core.journaling import unavailable
 from gpuarbiter_server.core.leases import Lease
 from gpuarbiter_server.core.model import AcquireRequest, EndReason, EventType, Identity, RequestKey, WaitReason
 from gpuarbiter_server.core.notices import tell
+from gpuarbiter_server.core.offering import take_back, tell_pending_yield
+from gpuarbiter_server.core.queueing import enter_queue, leave_queue, start_wait
 from gpuarbiter_server.core.snapshots import lease_view
 from gpuarbiter_server.core.state import State
 from gpuarbiter_server.core.terms import rejoined, terms_of
 from gpuarbiter_server.core.ticket import Ticket
 from gpuarbiter_server.core.timers import Clock
-from gpuarbiter_server.core.withdrawal import expire_wait, give_up, leave_queue, refuse, remember, withdraw
+from gpuarbiter_server.core.withdrawal import expire_wait, give_up, refuse, remember, withdraw
 
 
 def acquire(state: State, event: Acquire, now: float) -> None:
@@ -125,7 +127,11 @@ def _refusal(state: State, ticket: Ticket) -> tuple[ArbiterError, WaitReason] | 
     if count > len(ticket.gpus):
         message = f"{count} GPUs are wanted, and {len(ticket.gpus)} can be had"
         return ArbiterError(ErrorReason.INFEASIBLE, message, metadata={"count": str(count)}), WaitReason.INFEASIBLE
-    return _no_chance(state, ticket) if state.settings.enabled else None
+    refusal = _no_chance(state, ticket) if state.settings.enabled else None
+    no_journal = unavailable(state)
+    if refusal is None and no_journal is not None:
+        return no_journal, WaitReason.JOURNAL
+    return refusal
 
 
 def _no_chance(state: State, ticket: Ticket) -> tuple[ArbiterError, WaitReason] | None:
@@ -150,7 +156,7 @@ def _enter(state: State, ticket: Ticket, call: Call, now: float) -> None:
     state.calls[call] = ticket
     state.adopt(ticket.process)
     state.gates.enter(ticket)
-    _enqueue(state, ticket)
+    enter_queue(state, ticket)
     schedule(state, now)
     if ticket.entry is None:
         return
@@ -161,22 +167,9 @@ def _enter(state: State, ticket: Ticket, call: Call, now: float) -> None:
     elif ticket.terms.max_wait == 0:
         expire_wait(state, ticket, now)
     else:
-        _settle_in(state, ticket, now)
+        start_wait(state, ticket, now)
         tell(state, ticket, now)
         state.record(EventType.QUEUED, ticket, detail=describe(ticket.told_reason, ()))
-
-
-def _enqueue(state: State, ticket: Ticket) -> None:
-    """Puts a ticket into the queue, at the place that its priority and arrival give it."""
-    state.queue.add(ticket, order_key(ticket.terms.priority, ticket.enqueued_at, state.settings.aging))
-    state.waiting[ticket.key.identity] += 1
-    state.changed = True
-
-
-def _settle_in(state: State, ticket: Ticket, now: float) -> None:
-    """Starts the clock of the wait."""
-    if ticket.deadline is not None:
-        state.timers.set((Clock.WAIT, ticket), max(now, ticket.deadline))
 
 
 def _no_place(state: State, ticket: Ticket, now: float) -> tuple[ArbiterError, WaitReason] | None:
@@ -233,8 +226,8 @@ def _rejoin_queue(state: State, ticket: Ticket, now: float) -> None:
     """The wait goes on where it was, at the place that the newest priority gives."""
     leave_queue(state, ticket)
     state.ready_again(state.gates.stepped_back(ticket))
-    _enqueue(state, ticket)
-    _settle_in(state, ticket, now)
+    enter_queue(state, ticket)
+    start_wait(state, ticket, now)
     schedule(state, now)
     if ticket.entry is not None:
         tell(state, ticket, now)
@@ -249,14 +242,18 @@ def _rejoin_lease(state: State, lease: Lease, call: Call, hold_before: float, no
     lease.joined = True
     if lease.terms.max_hold != hold_before:
         _restart_hold(state, lease, now)
-    for _, share in lease.shares:
-        share.process = lease.ticket.process
+    for gpu, share in lease.shares:
+        if share.process != lease.ticket.process:
+            share.process = lease.ticket.process
+            gpu.settle()
+            state.dirty = True
+    claim(state, lease)
+    state.touch(lease)
+    if not lease.offered:
+        # It hears of the lease as the stream before would have.
+        return
     state.emit(Granted(call, lease_view(state, lease, now), final=lease.ticket.request.detached))
-    pending = lease.pending_yield
-    if pending is not None and lease.listener is not None:
-        reason, asked = pending
-        grace = None if asked.until is None else max(0.0, asked.until - now)
-        state.emit(YieldRequested(lease.listener, reason, grace, asked.detail))
+    tell_pending_yield(state, lease, now)
 
 
 def _restart_hold(state: State, lease: Lease, now: float) -> None:
@@ -282,7 +279,7 @@ def _ticket_left_alone(state: State, ticket: Ticket, now: float) -> None:
 
 def _lease_left_alone(state: State, lease: Lease, *, delivered: bool, now: float) -> None:
     """Keeps a lease that can be joined or renewed; takes a grant back that never reached its holder."""
-    if not (delivered or lease.joined):
+    if not lease.offered or not (delivered or lease.joined):
         _take_grant_back(state, lease, now)
     elif not lease.patience:
         finish(state, lease, EndReason.DISCONNECTED, now, detail="its stream broke, and nothing can join it")
@@ -296,16 +293,11 @@ def _take_grant_back(state: State, lease: Lease, now: float) -> None:
     """The waiter was gone when its grant came: it never held anything, and waits again if it can."""
     ticket = lease.ticket
     if not ticket.named:
-        finish(state, lease, EndReason.DISCONNECTED, now, detail="its stream was gone before the grant", offered=False)
+        finish(state, lease, EndReason.DISCONNECTED, now, detail="never taken", delivered=False)
         return
-    detach_from_gpus(state, lease, now, used=False)
-    del state.leases.live[lease.lease_id]
-    state.record(
-        EventType.ENDED, lease, detail="not taken: back in the queue", held=0.0, end_reason=EndReason.DISCONNECTED
-    )
-    ticket.call = None
-    state.requests.put(ticket.key, ticket)
-    state.ready_again(state.gates.returned(ticket))
-    _enqueue(state, ticket)
-    _settle_in(state, ticket, now)
+    if lease.offered:
+        state.record(
+            EventType.ENDED, lease, detail="not taken: back in the queue", held=0.0, end_reason=EndReason.DISCONNECTED
+        )
+    take_back(state, lease, now)
     _ticket_left_alone(state, ticket, now)

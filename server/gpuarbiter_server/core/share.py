@@ -26,6 +26,7 @@ class Share:
         "remaining",
         "resident",
         "stand_in",
+        "unclaimed",
         "used_before",
     )
 
@@ -35,6 +36,8 @@ class Share:
         self.declared = declared
         self.committed = declared
         self.exclusive = False
+        # Whether its lease is from before a restart, and nothing was heard of its holder since.
+        self.unclaimed = False
         # The holder, when the arbiter has proof of its pid.
         self.process = process
         # The request's resident_bytes, for holders without one.
@@ -64,12 +67,12 @@ class Share:
 class Cooldown:
     """A cooldown that runs on one GPU."""
 
-    __slots__ = ("_until", "announced", "baseline", "by_reading", "family", "holder_known", "lease_id", "since")
+    __slots__ = ("announced", "baseline", "by_reading", "family", "holder_known", "lease_id", "since", "until")
 
     def __init__(self, lease_id: str, since: float, until: float, baseline: frozenset[ProcessId]) -> None:
         self.lease_id = lease_id
         self.since = since
-        self._until = until
+        self.until = until
         self.baseline = baseline
         # Whether readings can prove its end; otherwise the family can, where the holder is known.
         self.by_reading = False
@@ -85,4 +88,4 @@ class Cooldown:
 
     def remaining(self, now: float) -> float | None:
         """Seconds until it ends by itself; None while it is only being checked."""
-        return max(0.0, self._until - now) if self.announced else None
+        return max(0.0, self.until - now) if self.announced else None

@@ -85,6 +85,7 @@ def snapshot(state: State, now: float, *, gpus: tuple[str, ...] = (), max_ticket
         revision=state.revision,
         taken_at=now,
         nvml_up=state.nvml_up,
+        recovering=any(lease.recover_until is not None for lease in state.leases.live.values()),
         draining=state.shutting_down or all(gpu.cordon is not None for gpu in state.gpus.values()),
         gpus=tuple(gpu_view(state, gpu, now) for gpu in shown),
         leases=tuple(lease_view(state, lease, now) for lease in state.leases.live.values()),

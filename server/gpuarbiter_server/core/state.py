@@ -7,15 +7,17 @@ to `effects`; `dirty` asks for a scheduling pass, `changed` for a new revision.
 from collections import Counter
 from collections.abc import Iterable
 
-from gpuarbiter_server.core.effects import Effect, Recorded, Unwatch, Watch
+from gpuarbiter_server.core.effects import Effect, Recorded, Save, Unwatch, Watch
 from gpuarbiter_server.core.errors import unknown_gpu
 from gpuarbiter_server.core.events import Call
 from gpuarbiter_server.core.gates import Gates
+from gpuarbiter_server.core.journal import TOKEN_BLOCK, Journal
 from gpuarbiter_server.core.leases import Lease, LeaseTable, RequestIndex
 from gpuarbiter_server.core.ledger import Gpu
 from gpuarbiter_server.core.model import EventType, GpuSpec, Identity, ProcessId
 from gpuarbiter_server.core.owners import Owners
 from gpuarbiter_server.core.policy import Settings
+from gpuarbiter_server.core.records import Change, Closed, EndedRecord, LeaseDropped, TokensReserved
 from gpuarbiter_server.core.ticket import Ticket
 from gpuarbiter_server.core.timers import Timers
 from gpuarbiter_server.core.waitqueue import WaitQueue
@@ -25,7 +27,14 @@ class State:
     """The tables of the arbiter."""
 
     def __init__(
-        self, specs: Iterable[GpuSpec], settings: Settings, *, first_token: int, id_key: bytes, instance_id: str
+        self,
+        specs: Iterable[GpuSpec],
+        settings: Settings,
+        *,
+        first_token: int,
+        id_key: bytes,
+        instance_id: str,
+        journal: Journal,
     ) -> None:
         self.settings = settings
         self.instance_id = instance_id
@@ -35,6 +44,7 @@ class State:
         self.queue = WaitQueue()
         self.gates = Gates()
         self.leases = LeaseTable(first_token=first_token, id_key=id_key)
+        self.journal = journal
         # Live requests, waiting or held.
         self.requests: RequestIndex[Ticket | Lease] = RequestIndex()
         # The acquire streams that are there.
@@ -110,6 +120,45 @@ class State:
         for ticket in tickets:
             self.queue.unpark(ticket)
         self.dirty = True
+
+    # -- what is to outlive the arbiter --
+
+    def save(self, change: Change) -> None:
+        """Has a change written."""
+        if self.journal.open:
+            self.journal.number += 1
+            self.emit(Save(self.journal.number, change))
+
+    def touch(self, lease: Lease) -> None:
+        """A lease is no longer what was saved of it."""
+        if self.journal.open:
+            self.journal.leases[lease] = None
+
+    def touch_gpu(self, gpu: Gpu) -> None:
+        """A GPU is no longer what was saved of it."""
+        if self.journal.open:
+            self.journal.gpus[gpu] = None
+
+    def new_lease(self, ticket: Ticket, now: float) -> Lease:
+        """A lease with the next fencing token, reserved before it is granted."""
+        lease = self.leases.new(ticket, now)
+        if lease.token > self.journal.tokens_until:
+            self.journal.tokens_until = lease.token + TOKEN_BLOCK
+            self.save(TokensReserved(self.journal.tokens_until))
+        lease.offered = not self.journal.enabled
+        self.touch(lease)
+        return lease
+
+    def drop(self, lease: Lease) -> None:
+        """A lease was taken back before its holder could know of it."""
+        del self.leases.live[lease.lease_id]
+        self.journal.offers.pop(lease, None)
+        self.save(LeaseDropped(lease.lease_id))
+
+    def close(self, record: EndedRecord) -> None:
+        """A lease, or a named request, is over."""
+        self.leases.close(record)
+        self.save(Closed(record))
 
     def record(self, kind: EventType, subject: "Ticket | Lease", **facts: object) -> None:
         """Tells the observers what happened to a request or lease."""

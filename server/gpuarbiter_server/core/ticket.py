@@ -33,7 +33,7 @@ class Ticket:
     )
 
     def __init__(
-        self, number: int, key: RequestKey, request: AcquireRequest, terms: Terms, call: Call, now: float
+        self, number: int, key: RequestKey, request: AcquireRequest, terms: Terms, call: Call | None, now: float
     ) -> None:
         # Numbers arrivals: first come, first served within equal priority.
         self.number = number

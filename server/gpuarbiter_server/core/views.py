@@ -128,6 +128,8 @@ class SnapshotView:
     revision: int
     taken_at: float
     nvml_up: bool
+    # Whether leases of before a restart still wait for their holders.
+    recovering: bool
     draining: bool
     gpus: tuple[GpuView, ...]
     leases: tuple[LeaseView, ...]

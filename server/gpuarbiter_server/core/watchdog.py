@@ -15,6 +15,8 @@ from gpuarbiter_server.core.state import State
 def hold_passed(state: State, lease: Lease, now: float) -> None:
     """max_hold is over."""
     watchdog = lease.terms.watchdog
+    lease.hold_passed = True
+    state.touch(lease)
     for gpu, _ in lease.shares:
         gpu.stats.watchdog += 1
     if watchdog.warn:
@@ -36,6 +38,9 @@ def patience_passed(state: State, lease: Lease, now: float) -> None:
     """Nothing joined or renewed in time."""
     reason = EndReason.TTL_EXPIRED if lease.terms.ttl else EndReason.DISCONNECTED
     detail = f"nothing joined or renewed for {lease.patience:g} s"
+    if lease.recover_until is not None:
+        reason = EndReason.TTL_EXPIRED if lease.terms.ttl else EndReason.NOT_RECOVERED
+        detail = "its holder did not come back after the arbiter was restarted"
     finish(state, lease, reason, now, detail=detail)
 
 
@@ -61,8 +66,9 @@ def request_yield(
     """Asks the holder to stop; grace: ends the lease when it is over, None only asks."""
     until = None if grace is None else now + grace
     lease.yields[reason] = PendingYield(detail, until, end_reason)
+    state.touch(lease)
     set_grace(state, lease)
-    if lease.listener is not None:
+    if lease.listener is not None and lease.offered:
         state.emit(YieldRequested(lease.listener, reason, grace, detail))
     state.record(EventType.YIELD_REQUESTED, lease, detail=detail, yield_reason=reason)
     state.changed = True

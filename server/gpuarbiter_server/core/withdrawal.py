@@ -7,10 +7,10 @@ from gpuarbiter_server.core.effects import Declined, Failed
 from gpuarbiter_server.core.errors import ArbiterError, ErrorReason
 from gpuarbiter_server.core.explain import blockers_of, describe, facts_of, retry_after, wait_reason
 from gpuarbiter_server.core.model import BusyPolicy, EndReason, EventType, WaitReason
+from gpuarbiter_server.core.queueing import leave_queue
 from gpuarbiter_server.core.records import EndedRecord
 from gpuarbiter_server.core.state import State
 from gpuarbiter_server.core.ticket import Ticket
-from gpuarbiter_server.core.timers import Clock
 
 # How a refusal is counted where its own name says too little.
 _OUTCOMES = {
@@ -20,17 +20,6 @@ _OUTCOMES = {
     ErrorReason.CANCELLED: "cancelled",
 }
 _DECLINED_OUTCOMES = {BusyPolicy.SKIP: "skipped", BusyPolicy.FALLBACK_CPU: "fallback_cpu"}
-
-
-def leave_queue(state: State, ticket: Ticket) -> None:
-    """Takes a ticket out of the queue and stops its clocks; who it belongs to stays as it is."""
-    state.queue.remove(ticket)
-    state.waiting[ticket.key.identity] -= 1
-    if not state.waiting[ticket.key.identity]:
-        del state.waiting[ticket.key.identity]
-    for clock in (Clock.WAIT, Clock.ABSENCE, Clock.NOTICE):
-        state.timers.cancel((clock, ticket))
-    state.changed = True
 
 
 def withdraw(state: State, ticket: Ticket, now: float) -> None:
@@ -47,9 +36,7 @@ def withdraw(state: State, ticket: Ticket, now: float) -> None:
 def remember(state: State, ticket: Ticket, now: float) -> None:
     """A named request is over without a lease: a release of it, sent to be safe, is answered as one that came late."""
     if ticket.named:
-        state.leases.close(
-            EndedRecord("", ticket.key, 0, EndReason.CANCELLED, held=0.0, ended_at=now, detail="never held")
-        )
+        state.close(EndedRecord("", ticket.key, 0, EndReason.CANCELLED, held=0.0, ended_at=now, detail="never held"))
 
 
 def refuse(state: State, ticket: Ticket, error: ArbiterError, reason: WaitReason, now: float) -> None:

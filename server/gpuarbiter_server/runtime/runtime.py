@@ -4,7 +4,8 @@ Law: everything here happens on the event loop's thread; threads hand their even
 `submit_threadsafe`. A turn handles all events that have arrived and then lets time pass, so that what
 arrived during a stall is read before anything expires. Observers cannot disturb it: what they raise is
 logged and forgotten. An event that the core fails on (a defect) costs the call that it came from, not the
-effects of the others.
+effects of the others. With a journal, a turn's changes are handed over to be written in one commit; what
+answers for them waits until it is known whether they are.
 """
 
 import asyncio
@@ -17,8 +18,9 @@ from typing import Protocol
 from gpuarbiter_server.core import effects as fx
 from gpuarbiter_server.core.arbiter import Arbiter
 from gpuarbiter_server.core.errors import ArbiterError, ErrorReason
-from gpuarbiter_server.core.events import Acquire, Call, Event, StreamClosed, Tick
+from gpuarbiter_server.core.events import Acquire, Call, Event, JournalFailed, JournalWritten, StreamClosed, Tick
 from gpuarbiter_server.core.views import SnapshotView
+from gpuarbiter_server.runtime.journal_writer import JournalWriter
 from gpuarbiter_server.runtime.machine import Machine
 
 log = logging.getLogger(__name__)
@@ -44,6 +46,9 @@ _LAST_ANSWERS = (
     fx.Done,
 )
 
+# What waits for the commit of its turn. Of a grant the core itself sees to that.
+_AFTER_COMMIT = (fx.Released, fx.Resized, fx.Drained, fx.Done)
+
 
 class Observer(Protocol):
     """Reads what happens; influences nothing."""
@@ -61,12 +66,18 @@ class Runtime:
         *,
         clock: Callable[[], float],
         observers: Iterable[Observer] = (),
+        journal: JournalWriter | None = None,
+        on_serving: Callable[[fx.Serving], None] = lambda _: None,
         stall: float = STALL_SECONDS,
     ) -> None:
         self._arbiter = arbiter
         self._machine: Machine
         self._clock = clock
         self._observers = list(observers)
+        self._journal = journal
+        self._on_serving = on_serving
+        # Answers that wait for the commit of the change of their number.
+        self._held: deque[tuple[int, fx.Effect]] = deque()
         self._loop = asyncio.get_running_loop()
         self._inbox: deque[Event] = deque()
         self._turn_planned = False
@@ -121,6 +132,8 @@ class Runtime:
     def start(self, machine: Machine) -> None:
         """Begins to let time pass, on this machine."""
         self._machine = machine
+        if self._journal is not None:
+            self._journal.start(self.submit)
         self._set_timer()
 
     def hang_up(self) -> None:
@@ -152,10 +165,14 @@ class Runtime:
         self._turn_planned = False
         arbiter, inbox = self._arbiter, self._inbox
         wanted: list[fx.Effect] = []
+        free: list[fx.Effect] = []
         while inbox:
-            wanted += self._handle(inbox.popleft(), self._clock())
+            event = inbox.popleft()
+            wanted += self._handle(event, self._clock())
+            if isinstance(event, JournalWritten | JournalFailed):
+                free += self._let_go(event)
         wanted += self._let_time_pass(self._clock())
-        for effect in wanted:
+        for effect in free + self._hold_back(wanted):
             try:
                 self._carry_out(effect)
             except Exception:
@@ -165,6 +182,28 @@ class Runtime:
             self._seen_revision = arbiter.revision
             self._changed.set()
             self._changed = asyncio.Event()
+
+    def _hold_back(self, wanted: list[fx.Effect]) -> list[fx.Effect]:
+        """Hands the changes of a turn over to the journal; returns what need not wait for it."""
+        saves = [effect for effect in wanted if isinstance(effect, fx.Save)]
+        if not saves or self._journal is None:
+            return wanted
+        number = saves[-1].number
+        taken = self._journal.write(number, [save.change for save in saves])
+        now: list[fx.Effect] = []
+        for effect in wanted:
+            if taken and isinstance(effect, _AFTER_COMMIT):
+                self._held.append((number, effect))
+            elif not isinstance(effect, fx.Save):
+                now.append(effect)
+        return now
+
+    def _let_go(self, event: JournalWritten | JournalFailed) -> list[fx.Effect]:
+        """The answers that waited for this; without a journal what was done stands all the same."""
+        free = []
+        while self._held and (isinstance(event, JournalFailed) or self._held[0][0] <= event.number):
+            free.append(self._held.popleft()[1])
+        return free
 
     def _let_time_pass(self, now: float) -> list[fx.Effect]:
         """Lets what is due happen; after a stall only once what arrived during it has had time to be read."""
@@ -219,6 +258,10 @@ class Runtime:
                 self._machine.refresh(gpus)
             case fx.SampleFast(gpus):
                 self._machine.sample_fast(gpus)
+            case fx.Serving():
+                self._on_serving(effect)
+            case fx.Save():
+                raise AssertionError("only a core with a journal saves")
             case _:
                 last = isinstance(effect, _LAST_ANSWERS)
                 deliver = self._calls.pop(effect.call, None) if last else self._calls.get(effect.call)

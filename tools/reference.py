@@ -15,7 +15,7 @@ EXAMPLE = """\
 enabled: true
 listen: {grpc: "127.0.0.1:50051", socket: auto, http: "127.0.0.1:9402"}
 gpus: auto                     # auto | sim:2x24GiB | a list
-journal: {path: auto, durability: memory}
+journal: {path: auto, durability: full}
 queue_limit: 8
 cooldown: 15s
 aging: 1s                      # per priority level

@@ -23,7 +23,14 @@ _READY = re.compile(r"gpu-arbiterd is ready: (.*)")
 def environment(folder: Path, **extra: str) -> dict[str, str]:
     """The environment of an arbiter or client that shares nothing with any other."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GPU_ARBITER_")}
-    return kept | {"XDG_RUNTIME_DIR": str(folder), "GPU_ARBITER_SIM_DIR": str(folder / "sim")} | extra
+    # systemd's variable would come before ours.
+    kept.pop("STATE_DIRECTORY", None)
+    own = {
+        "XDG_RUNTIME_DIR": str(folder),
+        "XDG_STATE_HOME": str(folder / "state"),
+        "GPU_ARBITER_SIM_DIR": str(folder / "sim"),
+    }
+    return kept | own | extra
 
 
 class Arbiterd:

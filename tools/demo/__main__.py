@@ -68,7 +68,12 @@ def _start_arbiter(folder: Path) -> tuple[subprocess.Popen[str], str | None]:
     log = (folder / "arbiter.log").open("w")
     server = subprocess.Popen(
         [sys.executable, "-m", "gpuarbiter_server.cli", "serve", "--config", str(folder / "config.yaml")],
-        env={"GPU_ARBITER_GPUS": gpus, "GPU_ARBITER_LISTEN__SOCKET": str(folder / "arbiter.sock")} | os.environ,
+        env={
+            "GPU_ARBITER_GPUS": gpus,
+            "GPU_ARBITER_LISTEN__SOCKET": str(folder / "arbiter.sock"),
+            "GPU_ARBITER_JOURNAL__PATH": str(folder / "state"),
+        }
+        | os.environ,
         stdout=subprocess.PIPE,
         stderr=log,
         text=True,

@@ -89,6 +89,9 @@ class Config(Section):
         CORE.cooldown,
         "How long a GPU stays blocked at most after a lease on it ended without its holder's word; 0s: not at all.",
     )
+    recovery_grace: kinds.Duration = live(
+        CORE.recovery_grace, "After a restart, how long leases that live by their stream wait to be joined again."
+    )
     aging: kinds.Duration = live(CORE.aging, "Waiting time that is worth one level of priority; 0s: no aging.")
     placement: kinds.Placing = live(CORE.placement, "Which GPU is taken where a request leaves the choice.")
     defaults: PolicySection = Field(default_factory=PolicySection)
@@ -123,6 +126,7 @@ class Config(Section):
             waiting_per_client=self.limits.waiting_per_client,
             leases_per_client=self.limits.leases_per_client,
             cooldown=self.cooldown,
+            recovery_grace=self.recovery_grace,
             aging=self.aging,
             placement=self.placement,
             memory=Memory(

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gpuarbiter_server.config import kinds, listen
+from gpuarbiter_server.config import kinds, listen, state
 from gpuarbiter_server.core.policy import Policy, Settings, Watchdog
 
 CORE = Settings()
@@ -19,9 +19,7 @@ _POLICY = CORE.default_policy
 LIVE = "at once"
 RESTART = "at the next start"
 EFFECT = "x-takes-effect"
-
-
-# The only durability that this version has.
+# The durability without a journal.
 IN_MEMORY = "memory"
 
 
@@ -177,11 +175,22 @@ class HistorySection(Section):
 
 
 class JournalSection(Section):
-    """What survives a restart. Not in force yet: this version keeps its state in memory whatever is said here."""
+    """What survives a restart."""
 
-    path: kinds.Folder = restart("auto", "The directory of the journal. Not in force yet.")
-    durability: kinds.Durability = restart(
-        IN_MEMORY,
-        "memory: leases are forgotten when the arbiter stops. full and relaxed are not in force yet; the arbiter warns "
-        "of that when it starts.",
+    path: kinds.Folder = restart(
+        state.AUTO,
+        "The directory of the journal; one for each arbiter. auto: `$STATE_DIRECTORY`, which systemd sets; without it "
+        "`$XDG_STATE_HOME/gpu-arbiter`; without that `/var/lib/gpu-arbiter` for root, `~/.local/state/gpu-arbiter` for "
+        "others.",
     )
+    durability: kinds.Durability = restart(
+        "full",
+        "full: a grant is on the disk before it is answered; each batch of grants waits for one sync of the disk. "
+        "relaxed: no such wait. A crash of the arbiter loses nothing, but a power cut may take the last seconds: holders "
+        "die with the machine, yet a request id that has ended can be granted a second time. memory: no journal; all "
+        "leases are forgotten when the arbiter stops, while their holders still run.",
+    )
+
+    def directory(self) -> Path | None:
+        """None where there is no journal; raises ConfigError where auto finds no home directory."""
+        return None if self.durability == IN_MEMORY else state.state_directory(self.path)

@@ -186,9 +186,9 @@ class JournalSection(Section):
     durability: kinds.Durability = restart(
         "full",
         "full: a grant is on the disk before it is answered; each batch of grants waits for one sync of the disk. "
-        "relaxed: no such wait. A crash of the arbiter loses nothing, but a power cut may take the last seconds: holders "
-        "die with the machine, yet a request id that has ended can be granted a second time. memory: no journal; all "
-        "leases are forgotten when the arbiter stops, while their holders still run.",
+        "relaxed: no such wait. A crash of the arbiter loses nothing, but a power cut may take the last seconds: "
+        "holders die with the machine, yet an ended request id can be granted again. memory: no journal; all leases "
+        "are forgotten when the arbiter stops, while their holders still run.",
     )
 
     def directory(self) -> Path | None:

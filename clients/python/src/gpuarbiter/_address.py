@@ -18,11 +18,12 @@ _ALLOWED = 'write "host:port" or "unix:/path/to/arbiter.sock"'
 _MAX_PORT = 65535
 
 CHANNEL_OPTIONS: Sequence[tuple[str, str | int]] = (
-    # A peer that froze, or a line that was cut without a word, is noticed within 4 s: sooner than the arbiter
-    # gives up a lease whose stream it has lost. Without ping_timeout_ms it could take a minute.
-    ("grpc.keepalive_time_ms", 2_000),
-    ("grpc.keepalive_timeout_ms", 2_000),
-    ("grpc.http2.ping_timeout_ms", 2_000),
+    # A peer that froze, or a line that was cut without a word, is noticed within 2 s, as the arbiter does on its
+    # side: early enough to join again before it gives up a lease whose stream it has lost. Without
+    # ping_timeout_ms it could take a minute.
+    ("grpc.keepalive_time_ms", 1_000),
+    ("grpc.keepalive_timeout_ms", 1_000),
+    ("grpc.http2.ping_timeout_ms", 1_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     # gRPC's own are made for the internet: after an outage the first call would wait for seconds. The

@@ -169,9 +169,16 @@ class LimitsSection(Section):
 
 
 class HistorySection(Section):
-    """The audit trail."""
+    """The audit trail: `history.db` beside the journal."""
 
-    max_events: kinds.Count = restart(10_000, "Events that are kept; the oldest go first.")
+    max_events: kinds.Count = restart(
+        100_000,
+        "Events that are kept; the oldest go first. 0: none. Without a journal they are kept in memory, at most 10000.",
+    )
+    max_age: kinds.PositiveDuration = restart(7 * 86400.0, "Older events go.")
+    max_bytes: kinds.Size = restart(
+        64 * 1024**2, "Size of the file; the oldest events go first. It may be up to 4MiB more for a while."
+    )
 
 
 class JournalSection(Section):

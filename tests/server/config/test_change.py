@@ -55,7 +55,7 @@ configs = mapping(
     defaults=policies,
     policies=st.dictionaries(task_types, policies, max_size=3),
     memory=mapping(headroom=sizes | st.just("auto"), on_stale=st.sampled_from(["refuse", "declarations"])),
-    history=mapping(max_events=counts),
+    history=mapping(max_events=counts, max_age=durations, max_bytes=sizes),
     log_level=st.sampled_from(["debug", "info", "warning", "error"]),
 )
 
@@ -153,7 +153,7 @@ class TestRestart:
                 "listen": {"grpc": "off", "socket": "/tmp/a", "http": "off"},
                 "gpus": "sim:1x1GiB",
                 "sampler": {"interval": "1s", "fast_interval": "20ms"},
-                "history": {"max_events": 5},
+                "history": {"max_events": 5, "max_age": "1h", "max_bytes": "1MiB"},
                 "cooldown": "1s",
                 "log_level": "debug",
                 "defaults": {"priority": 7},
@@ -172,6 +172,8 @@ class TestRestart:
             "sampler.interval",
             "sampler.fast_interval",
             "history.max_events",
+            "history.max_age",
+            "history.max_bytes",
         ]
 
     def test_what_takes_effect_at_once_is_not(self):

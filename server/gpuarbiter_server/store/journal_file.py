@@ -1,0 +1,82 @@
+"""The journal as a file: made whole or not at all, and opened for reading or for writing.
+
+Law: what only looks at a journal leaves it as it is, damaged or not. A connection that may write checkpoints
+when it is closed, and so mixes a damaged write-ahead log into the main file: it is opened only after one that
+may not write has found everything in order.
+"""
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from gpuarbiter_server.store.journal_schema import META, META_ROW, SCHEMA, VERSION, Meta
+
+NAME = "journal.db"
+WAL_SUFFIX = "-wal"
+# How long a checkpoint waits for somebody who reads, and a reader for a checkpoint.
+_BUSY_SECONDS = 2.0
+# A checkpoint each 4 MiB of log; the log file keeps no more than twice that.
+_CHECKPOINT_PAGES = 1000
+_LOG_BYTES = 8 * 1024**2
+
+
+def create(path: Path, meta: Meta) -> None:
+    """Makes an empty journal. It gets its name once it is whole: no crash leaves a part of one behind.
+
+    Raises:
+        OSError, sqlite3.Error: it cannot be made.
+    """
+    draft = path.with_name(path.name + ".new")
+    for leftover in ("", "-journal", WAL_SUFFIX, "-shm"):
+        draft.with_name(draft.name + leftover).unlink(missing_ok=True)
+    # SQLite gives the files beside it the same mode.
+    os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    with closing(sqlite3.connect(draft, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in SCHEMA.values():
+            connection.execute(statement)
+        connection.execute(META.put, META.encode(META_ROW, meta))
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute("COMMIT")
+        connection.execute("PRAGMA journal_mode = WAL")
+    draft.rename(path)
+    _sync(path.parent)
+
+
+def _sync(directory: Path) -> None:
+    """Makes the names in it durable."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def open_to_read(path: Path) -> sqlite3.Connection:
+    """A connection that cannot change anything, even where an arbiter writes at the same time."""
+    connection = _connect(path, "ro")
+    # What is no text any more is to be found out by its checksum, and not to end the reading.
+    connection.text_factory = lambda raw: raw.decode(errors="surrogateescape")
+    return connection
+
+
+def open_to_write(path: Path, *, synchronous: str) -> sqlite3.Connection:
+    """A connection that writes; there is one alone."""
+    connection = _connect(path, "rw")
+    connection.execute(f"PRAGMA synchronous = {synchronous}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
+    # VACUUM's copy: elsewhere it would need a second folder with space in it.
+    connection.execute("PRAGMA temp_store = MEMORY")
+    return connection
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    address = f"{path.absolute().as_uri()}?mode={mode}"
+    connection = sqlite3.connect(
+        address, uri=True, isolation_level=None, timeout=_BUSY_SECONDS, check_same_thread=False
+    )
+    connection.execute("PRAGMA cell_size_check = ON")
+    connection.execute("PRAGMA trusted_schema = OFF")
+    return connection

@@ -103,7 +103,10 @@ class InProcess:
             id_key=b"key",
             instance_id=about.instance_id,
         )
-        self.history = History(config.history.max_events, wall=wall)
+        kept = config.history
+        self.history = History(
+            None, max_events=kept.max_events, max_age=kept.max_age, max_bytes=kept.max_bytes, wall=wall
+        )
         self.metrics = Metrics(VERSION, config.policies, lambda: self.runtime.snapshot(max_tickets=1000))
         # A clock that jumps is no stall here.
         self.runtime = Runtime(

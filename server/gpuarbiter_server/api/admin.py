@@ -1,6 +1,7 @@
 """The service GpuArbiterAdmin, RPC by RPC."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
+from contextlib import aclosing
 from typing import Any
 
 from gpuarbiter.v1 import admin_pb2 as pb
@@ -13,7 +14,7 @@ from gpuarbiter_server.core import events as ev
 from gpuarbiter_server.core.errors import ArbiterError, ErrorReason, Violation, invalid
 from gpuarbiter_server.runtime.live_config import LiveConfig, StaleRevisionError
 from gpuarbiter_server.runtime.runtime import Runtime
-from gpuarbiter_server.store.history import History, HistoryEvent
+from gpuarbiter_server.store.history import History
 
 Request = Any  # The message of the RPC, or an Undecodable.
 
@@ -74,30 +75,16 @@ class GpuArbiterAdminService:
         """The audit trail: what is kept, then, with follow, what is to come."""
         request: pb.ListEventsRequest = await _admitted(message, context)
         since = request.since.ToNanoseconds() / 1e9 if request.HasField("since") else 0.0
-        left = request.limit or None
-        source = (
-            self._history.follow(request.after_sequence, since=since)
-            if request.follow
-            else _one_by_one(self._history.after(request.after_sequence, since=since))
-        )
-        async for event in source:
-            await context.write(convert_out.history_event(event))
-            if left is not None:
-                left -= 1
-                if not left:
-                    return
+        read = self._history.follow if request.follow else self._history.after
+        async with aclosing(read(request.after_sequence, since=since, limit=request.limit)) as events:
+            async for event in events:
+                await context.write(convert_out.history_event(event))
 
     async def _ask(self, context: Context, make: Callable[[int], ev.Event]) -> Any:
         try:
             return await self._runtime.ask(make)
         except ArbiterError as error:
             await abort(context, error)
-
-
-async def _one_by_one(events: Iterator[HistoryEvent]) -> AsyncIterator[HistoryEvent]:
-    """A fixed list of events, for `async for`."""
-    for event in list(events):
-        yield event
 
 
 async def _admitted(message: Request, context: Context) -> Any:

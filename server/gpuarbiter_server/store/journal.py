@@ -148,7 +148,7 @@ class Journal:
         if self._lock is None:
             return
         if self._fault is None:
-            with suppress(sqlite3.Error):
+            with suppress(*journal_file.SQLITE_FAILURES):
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._fault = f"{self._path} is closed"
         self._disconnect()
@@ -160,7 +160,7 @@ class Journal:
         assert meta is not None, "it is in order"
         try:
             self._connection = journal_file.open_to_write(self._path, synchronous=self._synchronous)
-        except sqlite3.Error as error:
+        except journal_file.SQLITE_FAILURES as error:
             raise JournalError(f"{self._path} cannot be opened: {described(error)}") from error
         self._rows = Rows(self._connection, contents, meta)
         return Loaded(
@@ -173,7 +173,7 @@ class Journal:
         )
 
     def _disconnect(self) -> None:
-        with suppress(sqlite3.Error):
+        with suppress(*journal_file.SQLITE_FAILURES):
             self._connection.close()
 
     def _transact(self, work: Callable[[Rows], None], *, synced: bool, anew: bool = False) -> None:
@@ -195,7 +195,7 @@ class Journal:
                 execute(f"PRAGMA synchronous = {self._synchronous}")
         except BaseException as error:
             self._fault = f"{self._path}: {described(error)}"
-            with suppress(sqlite3.Error):
+            with suppress(*journal_file.SQLITE_FAILURES):
                 self._connection.rollback()
             if isinstance(error, _FAILURES):
                 raise JournalError(self._fault) from error
@@ -203,7 +203,7 @@ class Journal:
 
 
 # A value that does not fit its type is a ValueError or an OverflowError.
-_FAILURES = (sqlite3.Error, OSError, ValueError, OverflowError)
+_FAILURES = (*journal_file.SQLITE_FAILURES, OSError, ValueError, OverflowError)
 
 
 def _write_every_page(connection: sqlite3.Connection) -> None:

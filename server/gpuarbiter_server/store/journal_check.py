@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 from gpuarbiter_server.core.leases import KEPT_RECORDS, KEPT_SECONDS
 from gpuarbiter_server.core.records import EndedRecord, Saved, SavedGpu, SavedLease
-from gpuarbiter_server.store.journal_file import open_to_read
+from gpuarbiter_server.store.journal_file import SQLITE_FAILURES, open_to_read
 from gpuarbiter_server.store.journal_schema import ENDED, GPUS, LEASES, META, META_ROW, SCHEMA, VERSION, Meta, Table
 
 T = TypeVar("T")
@@ -79,7 +79,7 @@ def read(path: Path) -> Contents:
             contents.problems += _structure(connection, contents.version)
             if contents.version <= VERSION:
                 _read_rows(connection, contents)
-    except sqlite3.Error as error:
+    except SQLITE_FAILURES as error:
         contents.problems.append(f"SQLite cannot read it: {described(error)}")
     return contents
 

@@ -12,6 +12,10 @@ from pathlib import Path
 
 from gpuarbiter_server.store.journal_schema import META, META_ROW, SCHEMA, VERSION, Meta
 
+# What the sqlite3 module raises for a damaged file: its own errors, and two others where the message holds bytes
+# that are no text, and where a length that is damaged asks for more memory than there is.
+SQLITE_FAILURES = (sqlite3.Error, UnicodeDecodeError, MemoryError)
+
 NAME = "journal.db"
 WAL_SUFFIX = "-wal"
 # How long a checkpoint waits for somebody who reads, and a reader for a checkpoint.

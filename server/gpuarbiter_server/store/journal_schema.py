@@ -60,14 +60,17 @@ class Table(Generic[T]):
         body = self._body.dump_json(value, warnings="error")
         return number, body.decode(), self._mark(number, body)
 
-    def decode(self, number: int, body: object, mark: object) -> T:
+    def decode(self, number: object, body: object, mark: object) -> T:
         """The value of a row.
 
         Raises:
             ValueError: it is not what was written, with the reason.
         """
-        # Types too: a flipped bit can make a number of a text.
-        if type(body) is not str or self._mark(number, raw := body.encode(errors="surrogateescape")) != mark:
+        # A flipped bit can make a number of a text, and nothing of a number.
+        if type(number) is not int or type(body) is not str:
+            raise ValueError("it is of another form")
+        raw = body.encode(errors="surrogateescape")
+        if self._mark(number, raw) != mark:
             raise ValueError("its checksum is wrong")
         try:
             return self._body.validate_json(raw)

@@ -4,7 +4,7 @@ with FaultProxy(arbiter.grpc) as proxy:
     client = connect(proxy.address)
     proxy.become(Fault(delay=0.1))      # for every connection; with existing=False for new ones only
     proxy.cut(); proxy.reset()          # FIN, RST
-    proxy.refuse(); proxy.heal()        # nobody listens; all is well again, for new connections at least
+    proxy.refuse(); proxy.heal(after=1) # nobody listens; all is well again, for new connections at least
 
 It runs on a thread of its own, so that clients of every kind can stand before it. What a method says is so by the
 time that it returns.
@@ -82,6 +82,7 @@ class FaultProxy:
         self._fault = Fault()
         self._links: list[Link] = []
         self._server: asyncio.Server | None = None
+        self._healing: asyncio.Task[None] | None = None
         # Holds the port while nobody listens on it, so that nobody else gets it.
         self._place = _bound(("127.0.0.1", 0))
         self._loop = asyncio.new_event_loop()
@@ -116,10 +117,12 @@ class FaultProxy:
         """New connections are refused; those that stand go on."""
         self._do(self._refuse())
 
-    def heal(self) -> None:
-        """Connections are accepted, and bytes arrive."""
-        self._do(self._become(Fault(), existing=True))
-        self._do(self._accept())
+    def heal(self, *, after: float = 0.0) -> None:
+        """Connections are accepted and bytes arrive: now, or so many seconds after this has returned."""
+        if after:
+            self._loop.call_soon_threadsafe(self._loop.call_later, after, self._heal_soon)
+        else:
+            self._do(self._heal())
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -147,6 +150,13 @@ class FaultProxy:
                 link.fault = fault
                 link.lost = link.lost or fault.black_hole
 
+    async def _heal(self) -> None:
+        await self._become(Fault(), existing=True)
+        await self._accept()
+
+    def _heal_soon(self) -> None:
+        self._healing = self._loop.create_task(self._heal())
+
     async def _end_all(self, *, reset: bool) -> None:
         for link in self._links:
             link.end(reset=reset)
@@ -157,9 +167,13 @@ class FaultProxy:
             self._server = await asyncio.start_server(self._welcome, sock=listener)
 
     async def _refuse(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        server, self._server = self._server, None
+        if server is not None:
+            # Whoever was let in just now must be a link before the server closes: asyncio would lose the socket.
+            for listener in server.sockets:
+                self._loop.remove_reader(listener.fileno())
+            await _turns()
+            server.close()
 
     async def _close(self) -> None:
         await self._refuse()
@@ -168,8 +182,8 @@ class FaultProxy:
                 task.cancel()
             link.end(reset=True)
         await asyncio.gather(*(task for link in self._links for task in link.tasks), return_exceptions=True)
-        # The transports close in the next turn.
-        await asyncio.sleep(0)
+        # Their transports close in the next turn.
+        await _turns()
 
     def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = Link(writer, self._fault, lost=self._fault.black_hole)
@@ -216,19 +230,25 @@ class FaultProxy:
                 await self._to_shadow(link, portion)
             writer = link.server if upwards else link.client
             assert writer is not None
-            writer.write(portion)
-            await writer.drain()
             if upwards:
                 link.up += len(portion)
             else:
                 link.down += len(portion)
+            writer.write(portion)
+            await writer.drain()
 
     async def _to_shadow(self, link: Link, data: bytes) -> None:
         with contextlib.suppress(OSError):
             if link.shadow is None:
                 answers, link.shadow = await asyncio.open_connection(*self._target)
                 link.tasks.append(asyncio.create_task(_throw_away(answers)))
-            link.shadow.write(data)
+            if not link.shadow.is_closing():
+                link.shadow.write(data)
+
+
+async def _turns() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 def _bound(address: tuple[str, int]) -> socket.socket:

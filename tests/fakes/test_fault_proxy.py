@@ -194,6 +194,20 @@ def test_when_it_refuses_nobody_gets_in_and_who_is_in_stays(proxy: FaultProxy, d
     assert ask(dial(), b"again") == b"again"
 
 
+def test_it_heals_when_it_was_told_to(proxy: FaultProxy, dial: Dial):
+    proxy.refuse()
+    proxy.become(Fault(black_hole=True))
+    proxy.heal(after=0.1)
+
+    def answered() -> bool:
+        with suppress(ConnectionRefusedError):
+            return ask(dial(), b"hello") == b"hello"
+        return False
+
+    assert not answered()
+    until(answered)
+
+
 @pytest.mark.parametrize("limit", [0, 1, 7, 4999])
 def test_a_connection_is_cut_after_exactly_so_many_bytes_up(echo: Echo, proxy: FaultProxy, dial: Dial, limit: int):
     proxy.become(Fault(cut_after_up=limit))

@@ -104,10 +104,10 @@ class Acquiring:
 
 
 class Client:
-    """Both services of one arbiter."""
+    """Both services of one arbiter, over a connection of its own."""
 
     def __init__(self, target: str) -> None:
-        self._channel = grpc.aio.insecure_channel(target)
+        self._channel = grpc.aio.insecure_channel(target, options=(("grpc.use_local_subchannel_pool", 1),))
         self._stub: Any = gpu_arbiter_pb2_grpc.GpuArbiterStub(self._channel)
         self._admin: Any = admin_pb2_grpc.GpuArbiterAdminStub(self._channel)
 

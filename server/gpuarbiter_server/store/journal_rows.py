@@ -148,7 +148,8 @@ class Rows:
 
     def _forget_old(self, now: float) -> None:
         lots = self._lots
-        while lots and (now - lots[0][1] > KEPT_SECONDS or self._ended > KEPT_RECORDS):
+        # A lot goes once none of it has to be kept.
+        while lots and (now - lots[0][1] > KEPT_SECONDS or self._ended >= KEPT_RECORDS + _LOT):
             self._forget_until(lots.popleft()[0])
 
     def _forget_until(self, last: int) -> None:

@@ -37,7 +37,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         value
         for reports in (terminalreporter.getreports("skipped"), terminalreporter.getreports("error"))
         for report in reports
-        for key, value in report.user_properties
+        for key, value in getattr(report, "user_properties", ())
         if key == MISSING
     )
     if tests:

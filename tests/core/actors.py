@@ -17,6 +17,8 @@ from gpuarbiter_server.core.policy import Memory, Policy, Settings, Watchdog
 
 TASKS = ("ASR", "NMT", "LLM", "ONE")
 CLIENTS = ("a", "b", "c")
+# What the runtime waits for a commit.
+STALL_SECONDS = 2.0
 _TIMES = (0.0, 0.0625, 0.25, 0.5, 1.0, 2.0, 5.0, 20.0)
 
 
@@ -58,6 +60,7 @@ def random_settings(chance: random.Random) -> Settings:
         waiting_per_client=chance.choice((0, 2, 5)),
         leases_per_client=chance.choice((0, 0, 2)),
         cooldown=chance.choice((0.0, 3.0, 15.0)),
+        recovery_grace=chance.choice((0.0, 2.0, 10.0)),
         aging=chance.choice((0.0, 0.5, 1.0, 2.0)),
         placement=chance.choice(list(Placement)[1:]),
         memory=Memory(
@@ -277,17 +280,67 @@ class Actors:
         """The settings change as a whole."""
         self.world.send(ev.Configure(random_settings(chance)))
 
+    # -- the journal --
+
+    def write(self, chance: random.Random) -> None:
+        """What is on its way is written, or the first of it."""
+        disk = self.world.disk
+        if disk is not None and disk.pending:
+            self.world.write(chance.choice((None, None, 1)))
+
+    def break_journal(self, chance: random.Random) -> None:
+        """The disk is full, or fails."""
+        disk = self.world.disk
+        if disk is not None and disk.taking:
+            self.world.break_journal(chance.choice((0, 0, 1, 100)))
+
+    def mend_journal(self, _chance: random.Random) -> None:
+        """The disk has room again."""
+        disk = self.world.disk
+        if disk is not None and not disk.taking:
+            self.world.mend_journal()
+
+    def crash(self, chance: random.Random) -> None:
+        """The arbiter dies, or all of the machine; it starts again, perhaps without a GPU that was there."""
+        world = self.world
+        if world.disk is None:
+            return
+        same_boot = chance.random() < 0.85
+        if not same_boot:
+            self._processes.clear()
+        specs = world.specs[:-1] if len(world.specs) > 1 and chance.random() < 0.05 else None
+        world.crash(chance.choice((0, 1, 2, 100)), same_boot=same_boot, specs=specs)
+        dead = [client for client in sorted(self._processes) if chance.random() < 0.2]
+        for client in dead:
+            process = self._processes.pop(client)
+            if process in world.watched:
+                world.die(process)
+
     # -- time --
 
     def wait(self, chance: random.Random) -> None:
-        """Time passes."""
-        self.world.advance(chance.choice(_TIMES))
+        """Time passes; what is on its way does not take longer than it may."""
+        world = self.world
+        until = world.now + chance.choice(_TIMES)
+        while True:
+            disk = world.disk
+            if disk is None or not disk.taking:
+                world.advance(until - world.now)
+                return
+            if disk.pending and world.now >= disk.pending_since + STALL_SECONDS:
+                chance.choice((world.write, world.break_journal))()
+            if world.now >= until:
+                return
+            world.advance(min(until - world.now, STALL_SECONDS / 2))
 
     # -- the end --
 
     def leave(self, chance: random.Random) -> None:
         """Every client goes, one way or another, and time passes until nothing is left."""
         world = self.world
+        self.mend_journal(chance)
+        if world.disk is not None:
+            world.write()
         if chance.random() < 0.2:
             world.shut_down()
         for stream in self._streams:
@@ -296,6 +349,9 @@ class Actors:
         # Whatever is detached lives by its ttl, and cooldowns by their time.
         world.advance(3600)
         world.advance(60)
+        if world.disk is not None:
+            world.write()
+            assert not world.disk.written.leases
 
     # -- inside --
 
@@ -348,4 +404,8 @@ ACTS: dict[Callable[[Actors, random.Random], None], int] = {
     Actors.revoke: 1,
     Actors.configure: 1,
     Actors.check_fence: 1,
+    Actors.write: 10,
+    Actors.break_journal: 1,
+    Actors.mend_journal: 3,
+    Actors.crash: 1,
 }

@@ -4,6 +4,8 @@ The world itself checks that calls get one last answer, that nobody who is gone 
 tokens rise.
 """
 
+from dataclasses import replace
+
 from core.naive import Wish, first_grantable, in_order
 from core.world import World
 from gpuarbiter_server.core import effects as fx
@@ -11,6 +13,8 @@ from gpuarbiter_server.core import events as ev
 from gpuarbiter_server.core.leases import Lease
 from gpuarbiter_server.core.ledger import Gpu
 from gpuarbiter_server.core.model import Sharing, WaitReason
+from gpuarbiter_server.core.records import SavedGpu, SavedLease
+from gpuarbiter_server.core.saving import saved_gpu, saved_lease
 from gpuarbiter_server.core.share import PEAK_MARGIN, Share
 from gpuarbiter_server.core.ticket import Ticket
 from gpuarbiter_server.core.timers import Clock
@@ -28,21 +32,59 @@ class Invariants:
         # When the last sign of life of a lease without a stream was.
         self._alone_since: dict[str, float] = {}
         self._told_at: dict[int, float] = {}
+        # Of leases whose holders were not heard of since a restart: by when they end at the latest.
+        self._recover_by: dict[str, float] = {}
+        # What was offered and is live, as it was last seen.
+        self._held: dict[str, SavedLease] = {}
+        self._nothing_pending = True
+        self._started_at = world.now
         world.watchers.append(self.check)
 
     def check(self, world: World, event: ev.Event) -> None:
         """Everything that holds after every event."""
+        if isinstance(event, ev.Recover):
+            self._check_recovery(world, event)
         self._check_exclusive(world)
         self._check_committed(world)
         self._check_names(world)
         self._check_streams(world)
         self._check_admission(world, event)
         self._check_bounds(world, event)
+        self._check_deadlines(world, event)
         self._check_notices(world)
         check_timers(world)
         check_work_conserving(world)
         check_reasons(world)
-        self._granted_before = set(world.state.leases.live)
+        check_journal(world)
+        live = world.state.leases.live
+        self._granted_before = set(live)
+        if world.disk is not None:
+            self._nothing_pending = world.disk.taking and not world.disk.pending
+            self._held = {lease_id: saved_lease(lease) for lease_id, lease in live.items() if lease.offered}
+
+    def _check_recovery(self, world: World, event: ev.Recover) -> None:
+        """Every lease that was offered and not known to be over is back as it was; after a reboot none is."""
+        live = world.state.leases.live
+        over = {record.lease_id for record in event.saved.ended}
+        keys = {gpu.key for gpu in world.specs}
+        for lease_id, held in self._held.items():
+            if lease_id in over or not event.same_boot or any(share.gpu not in keys for share in held.shares):
+                assert lease_id not in live
+            elif self._nothing_pending:
+                assert timeless(saved_lease(live[lease_id])) == timeless(held), "it is not what it was"
+            else:
+                assert lease_id in live
+        assert event.same_boot or not live
+        self._started_at = world.now
+        if not event.same_boot:
+            self._alone_since.clear()
+            self._told_at.clear()
+            self._recover_by.clear()
+        grace = world.arbiter.settings.recovery_grace
+        for lease_id, lease in live.items():
+            self._alone_since.pop(lease_id, None)
+            before = next(saved.recover_until for saved in event.saved.leases if saved.lease_id == lease_id)
+            self._recover_by.setdefault(lease_id, before or world.now + (lease.terms.ttl or grace))
 
     def _check_exclusive(self, world: World) -> None:
         """At most one exclusive holder on a GPU, and nobody beside it."""
@@ -74,7 +116,7 @@ class Invariants:
         """Every open stream belongs to a ticket or a lease that knows of it, and nobody else does."""
         calls = world.state.calls
         open_ = {stream.call for stream in world.streams.values() if stream.open}
-        detached = {call for call, subject in calls.items() if isinstance(subject, Lease) and subject.listener is None}
+        detached = {call for call, of in calls.items() if isinstance(of, Lease) and of.listener is None and of.offered}
         assert open_ == set(calls) - detached
         for call, subject in calls.items():
             assert subject.call == call
@@ -105,21 +147,39 @@ class Invariants:
         self._alone_since = {lease_id: since for lease_id, since in self._alone_since.items() if lease_id in live}
         renewed = event.lease_id if isinstance(event, ev.Renew) and world.count(fx.Renewed) else None
         offered = {effect.lease.lease_id for effect in world.effects if isinstance(effect, fx.Granted)}
+        self._recover_by = {
+            lease_id: by
+            for lease_id, by in self._recover_by.items()
+            if lease_id in live and live[lease_id].recover_until is not None
+        }
         for lease_id, lease in live.items():
             if lease.listener is not None:
                 self._alone_since.pop(lease_id, None)
+                continue
+            if lease.recover_until is not None:
+                assert lease.recover_until <= self._recover_by[lease_id] + _EPSILON
+                assert not isinstance(event, ev.Tick) or world.now < lease.recover_until
+                continue
+            if not lease.patience:
+                # Nameless, it came back with a restart and was renewed: it ends when it would have anyway.
+                assert world.state.timers.when((Clock.PATIENCE, lease)) is not None
                 continue
             if lease_id == renewed or lease_id in offered:
                 self._alone_since[lease_id] = world.now
             since = self._alone_since.setdefault(lease_id, world.now)
             assert world.now <= since + lease.patience + _EPSILON
             assert lease.patience
-        for lease in live.values():
+
+    def _check_deadlines(self, world: World, event: ev.Event) -> None:
+        """Whoever is to be gone at a time is gone when that has come."""
+        if not isinstance(event, ev.Tick):
+            return
+        for lease in world.state.leases.live.values():
             dog = lease.terms.watchdog
-            if dog.revoke and lease.hold_until is not None and isinstance(event, ev.Tick):
-                assert world.now <= lease.hold_until + dog.grace + _EPSILON
+            if dog.revoke and lease.hold_until is not None:
+                assert world.now <= max(lease.hold_until, self._started_at) + dog.grace + _EPSILON
         for ticket in world.state.queue.in_order():
-            if isinstance(event, ev.Tick) and ticket.deadline is not None:
+            if ticket.deadline is not None:
                 assert world.now < ticket.deadline + _EPSILON
 
     def _check_notices(self, world: World) -> None:
@@ -132,6 +192,45 @@ class Invariants:
         for call, subject in world.state.calls.items():
             if isinstance(subject, Ticket):
                 assert world.now - self._told_at[call] <= 10.0 + _EPSILON
+
+
+def timeless(lease: SavedLease) -> SavedLease:
+    """What a restart must not change: not what readings moved, and not the wait for its holder that it begins."""
+    shares = tuple(replace(share, committed=0, peak=None, baseline=()) for share in lease.shares)
+    return replace(lease, shares=shares, recover_until=None)
+
+
+def check_journal(world: World) -> None:
+    """Replaying what was saved gives the state; nothing is offered that is not written."""
+    disk, state = world.disk, world.state
+    if disk is None:
+        return
+    journal = state.journal
+    assert not journal.leases
+    assert not journal.gpus
+    assert journal.open == disk.taking
+    waiting = set(journal.offers)
+    for lease_id, lease in state.leases.live.items():
+        assert lease.offered != (lease in waiting)
+        assert lease.token <= journal.tokens_until
+        if lease.offered and journal.fault is None:
+            assert lease_id in disk.written.leases
+    if not disk.taking:
+        assert not waiting
+        return
+    saved = {lease_id: unread(saved_lease(lease)) for lease_id, lease in state.leases.live.items()}
+    assert saved == {lease_id: unread(lease) for lease_id, lease in disk.coming.leases.items()}
+    for gpu in state.gpus.values():
+        kept = disk.coming.gpus.get(gpu.key, SavedGpu(gpu.key, gpu.spec.uuid, 0, None, None))
+        here = saved_gpu(gpu)
+        assert (kept.cordon, kept.cooldown) == (here.cordon, here.cooldown)
+        tokens = [lease.token for lease in state.leases.live.values() if gpu.key in lease.gpu_keys]
+        assert max([kept.newest_token, *tokens]) == here.newest_token
+
+
+def unread(lease: SavedLease) -> SavedLease:
+    """Without what readings move: it is saved with the next change only, and seen anew after a restart."""
+    return replace(lease, shares=tuple(replace(share, committed=0, peak=None) for share in lease.shares))
 
 
 def _needed(share: Share) -> int:
@@ -222,6 +321,8 @@ def has_room(world: World, ticket: Ticket, key: str) -> bool:
     if gpu.lost is not None or gpu.cordon is not None or gpu.cooldown is not None or gpu.awaiting_first:
         return False
     if world.arbiter.settings.memory.refuse_when_stale and gpu.stale:
+        return False
+    if world.state.journal.fault is not None:
         return False
     if any(lease.sharing is Sharing.EXCLUSIVE for lease in here) or (here and ticket.terms.exclusive):
         return False

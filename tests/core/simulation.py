@@ -11,7 +11,9 @@ def simulate(seed: int, steps: int) -> World:
     """Lives through a world of so many steps, with every invariant checked after each event."""
     chance = random.Random(seed)
     # Any start, so that sums of times round in every way.
-    world = World(random_specs(chance), random_settings(chance), now=START + chance.choice((0.0, chance.random())))
+    now = START + chance.choice((0.0, chance.random()))
+    journal = chance.random() < 0.8
+    world = World(random_specs(chance), random_settings(chance), now=now, journal=journal, lag=chance.random() < 0.8)
     Invariants(world)
     actors = Actors(world)
     acts, weights = list(ACTS), list(ACTS.values())

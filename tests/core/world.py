@@ -2,13 +2,14 @@
 
 Law: nothing here sleeps, and on every effect the world checks what must hold always: a call gets exactly
 one terminal effect and nothing after it, nothing is said to a stream that is gone, fencing tokens rise,
-and processes are watched and unwatched in turn.
+and processes are watched and unwatched in turn. A world with a journal can crash and start again.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from core.disk import Disk
 from gpuarbiter_server.core import effects as fx
 from gpuarbiter_server.core import events as ev
 from gpuarbiter_server.core.arbiter import Arbiter
@@ -41,6 +42,8 @@ FIRST_TOKEN = 100
 # What no arbiter needs: more wake-ups than this while time stands still.
 _MOST_WAKE_UPS = 10_000
 _SAMPLING = 0.5
+# Few, so that worlds live to see more being reserved.
+_RESERVED = 3
 
 # Waits and holds without limit, so that only the clocks that a test sets run.
 PATIENT = Policy(max_wait=None, max_hold=0.0)
@@ -167,12 +170,16 @@ class World:
         settings_: Settings | None = None,
         *,
         now: float = START,
+        journal: bool = False,
+        lag: bool = False,
     ) -> None:
+        """journal: whether there is one. lag: it is written only when the test says so, otherwise at once."""
         self.now = now
         self.specs = tuple(gpus() if specs is None else specs)
-        self.arbiter = Arbiter(
-            self.specs, settings_ or settings(), now, first_token=FIRST_TOKEN, id_key=b"key", instance_id="here"
-        )
+        self.disk = Disk(FIRST_TOKEN + _RESERVED) if journal else None
+        self.lag = lag
+        self.starts = 0
+        self.arbiter = self._start(settings_ or settings(), FIRST_TOKEN)
         self.streams: dict[int, Stream] = {}
         self.records: list[fx.Recorded] = []
         # What the last event led to.
@@ -192,12 +199,74 @@ class World:
 
     def send(self, event: ev.Event) -> list[fx.Effect]:
         """Hands an event to the arbiter; returns and files what comes of it."""
-        self.effects = self.arbiter.handle(event, self.now)
-        for effect in self.effects:
+        self.effects = effects = self.arbiter.handle(event, self.now)
+        for effect in effects:
             self._file(effect)
+        saves = [effect for effect in effects if isinstance(effect, fx.Save)]
+        if saves:
+            assert self.disk is not None, "there is no journal"
+            self.disk.take(saves[-1].number, [save.change for save in saves], self.now)
         for look in self.watchers:
             look(self, event)
-        return self.effects
+        if saves and not self.lag:
+            effects = effects + self.write()
+            self.effects = effects
+        return effects
+
+    # -- the journal --
+
+    def write(self, count: int | None = None) -> list[fx.Effect]:
+        """So many of the changes that are on their way are durable now, or all."""
+        assert self.disk is not None, "there is no journal"
+        number = self.disk.write(count)
+        return self.send(ev.JournalWritten(number)) if number else []
+
+    def break_journal(self, survive: int = 0) -> list[fx.Effect]:
+        """It cannot be written; so many of the changes on their way got there all the same."""
+        assert self.disk is not None, "there is no journal"
+        self.disk.cut(survive)
+        self.disk.taking = False
+        return self.send(ev.JournalFailed("No space left on device"))
+
+    def mend_journal(self) -> list[fx.Effect]:
+        """It may be written again."""
+        assert self.disk is not None, "there is no journal"
+        self.disk.taking = True
+        return self.send(ev.JournalRetried())
+
+    def crash(self, survive: int = 0, *, same_boot: bool = True, specs: Iterable[GpuSpec] | None = None) -> None:
+        """The arbiter dies and starts again; so many of the changes on their way are found on the disk."""
+        assert self.disk is not None, "there is no journal"
+        self.disk.cut(survive)
+        for stream in self.streams.values():
+            stream.broken = stream.broken or stream.open
+        self._answers.clear()
+        self.watched.clear()
+        self.fast = frozenset()
+        self._scenes.clear()
+        if specs is not None:
+            self.specs = tuple(specs)
+        if not same_boot:
+            self.now = 1.0
+            self._next_sampling = self.now + _SAMPLING
+        first = self.disk.written.tokens_until + 1
+        self.disk.begin(first + _RESERVED)
+        self.arbiter = self._start(self.arbiter.settings, first)
+        self.send(ev.Recover(self.disk.written.saved(), same_boot=same_boot))
+        # Nobody is served before that is written.
+        self.write()
+
+    def _start(self, settings_: Settings, first_token: int) -> Arbiter:
+        self.starts += 1
+        return Arbiter(
+            self.specs,
+            settings_,
+            self.now,
+            first_token=first_token,
+            id_key=b"key",
+            instance_id="here" if self.starts == 1 else f"here{self.starts}",
+            tokens_until=None if self.disk is None else first_token + _RESERVED,
+        )
 
     def advance(self, seconds: float) -> list[fx.Effect]:
         """Lets time pass: a Tick at each deadline, a reading of each shown GPU twice a second."""
@@ -456,6 +525,8 @@ class World:
                 self.fast = keys
             case fx.Refresh(keys):
                 assert keys, "nothing is to be read"
+            case fx.Save() | fx.Serving():
+                pass
             case _:
                 self._answer(effect)
 

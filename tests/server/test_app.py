@@ -22,6 +22,7 @@ from gpuarbiter.v1 import admin_pb2, admin_pb2_grpc, lease_pb2
 from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
 from gpuarbiter.v1 import gpu_arbiter_pb2_grpc as rpc
 from gpuarbiter_server import app
+from gpuarbiter_server.app import gpus
 from gpuarbiter_server.config import load
 from gpuarbiter_server.core.model import GpuReading, GpuSpec, ProcessId
 from gpuarbiter_server.runtime import local_machine
@@ -291,12 +292,12 @@ class HangingBackend:
 
 async def test_a_driver_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch):
     backend = HangingBackend()
-    monkeypatch.setattr(app, "NvmlBackend", lambda: backend)
-    monkeypatch.setattr(app, "_DRIVER_PATIENCE", 0.05)
-    monkeypatch.setattr(app, "_LAST_PATIENCE", 0.05)
+    monkeypatch.setattr(gpus, "NvmlBackend", lambda: backend)
+    monkeypatch.setattr(gpus, "_DRIVER_PATIENCE", 0.05)
+    monkeypatch.setattr(gpus, "_LAST_PATIENCE", 0.05)
     with pytest.raises(app.StartError, match=r"did not answer within 0\.05 s"):
-        await app._gpus(load(None, {}, ()))
-    await app._close(backend)
+        await gpus.find(load(None, {}, ()))
+    await gpus.close(backend)
     backend.released.set()
 
 

@@ -97,11 +97,13 @@ class GrpcServer:
     async def start(self) -> None:
         """Answers calls from now on."""
         await self._server.start()
-        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        await self.announce(serving=True)
 
-    async def refuse(self) -> None:
-        """Says that no new work is taken; calls are still answered."""
-        await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+    async def announce(self, serving: bool) -> None:
+        """Says whether new work is taken; calls are answered in any case."""
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", _ARBITER.full_name, _ADMIN.full_name):
+            await self._health.set(name, status)
 
     async def stop(self, grace: float) -> None:
         """Ends what still runs after a grace period in seconds, and gives the addresses back."""
@@ -112,10 +114,6 @@ class GrpcServer:
             os.close(lock)
         self._sockets.clear()
         self._locks.clear()
-
-    async def _set_health(self, status: int) -> None:
-        for name in ("", _ARBITER.full_name, _ADMIN.full_name):
-            await self._health.set(name, status)
 
 
 def _handlers(service: ServiceDescriptor, find: Callable[[str], Callable[..., Any]]) -> Any:

@@ -10,12 +10,10 @@ from gpuarbiter_server.core.state import State
 from gpuarbiter_server.core.timers import Clock
 
 
-def start_clocks(state: State, lease: Lease, now: float) -> None:
-    """Starts the hold, and the ttl where no stream carries the lease."""
+def start_hold(state: State, lease: Lease, now: float) -> None:
+    """Starts the hold."""
     if lease.terms.max_hold:
         set_hold(state, lease, now + lease.terms.max_hold)
-    if lease.listener is None:
-        start_patience(state, lease, now)
 
 
 def stop_clocks(state: State, lease: Lease) -> None:

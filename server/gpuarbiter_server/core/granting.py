@@ -8,7 +8,7 @@ so is all behind it.
 import heapq
 
 from gpuarbiter_server.core.admission import choose, preference
-from gpuarbiter_server.core.clocks import start_clocks
+from gpuarbiter_server.core.clocks import start_hold
 from gpuarbiter_server.core.effects import Refresh, SampleFast
 from gpuarbiter_server.core.explain import wait_reason
 from gpuarbiter_server.core.ledger import Gpu
@@ -83,7 +83,7 @@ def grant(state: State, ticket: Ticket, gpus: list[Gpu], now: float) -> None:
     state.turn = gpus[-1].number + 1
     state.gates.granted(ticket)
     state.requests.put(ticket.key, lease)
-    start_clocks(state, lease, now)
+    start_hold(state, lease, now)
     state.calls[call] = lease
     if lease.offered:
         offer(state, lease, now)

@@ -9,7 +9,7 @@ from gpuarbiter_server.core.errors import ArbiterError, ErrorReason
 from gpuarbiter_server.core.events import JournalFailed, JournalRetried, JournalWritten
 from gpuarbiter_server.core.leases import Lease
 from gpuarbiter_server.core.model import WaitReason
-from gpuarbiter_server.core.notices import LEAST_INTERVAL
+from gpuarbiter_server.core.notices import LEAST_INTERVAL, tell
 from gpuarbiter_server.core.offering import forget, offer, take_back
 from gpuarbiter_server.core.records import Rewritten
 from gpuarbiter_server.core.saving import everything
@@ -69,7 +69,10 @@ def _not_granted(state: State, lease: Lease, now: float) -> None:
     ticket = lease.ticket
     if ticket.told_position:
         take_back(state, lease, now)
-        state.timers.set((Clock.NOTICE, ticket), max(now, ticket.told_at + LEAST_INTERVAL))
+        if ticket.told_call != ticket.call or now - ticket.told_at >= LEAST_INTERVAL:
+            tell(state, ticket, now)
+        else:
+            state.timers.set((Clock.NOTICE, ticket), ticket.told_at + LEAST_INTERVAL)
         return
     error = unavailable(state)
     assert error is not None, "nothing is taken back while the journal can be written"

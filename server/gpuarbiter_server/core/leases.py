@@ -95,7 +95,7 @@ class Lease:
     @property
     def listener(self) -> Call | None:
         """The stream that hears of it; a detached one had its last answer with the grant."""
-        return None if self.ticket.request.detached else self.call
+        return None if self.ticket.request.detached and self.offered else self.call
 
     @property
     def state(self) -> LeaseState:

@@ -26,7 +26,7 @@ def tell(state: State, ticket: Ticket, now: float) -> None:
     position = state.queue.position(ticket)
     reason = wait_reason(state, ticket)
     blockers = blockers_of(ticket.gpus, state, now)
-    ticket.told_at, ticket.told_position, ticket.told_reason = now, position, reason
+    ticket.told_call, ticket.told_at, ticket.told_position, ticket.told_reason = ticket.call, now, position, reason
     state.emit(
         Queued(
             ticket.call,

@@ -4,7 +4,7 @@ Law: a lease that was not offered never was one for anybody outside. What its st
 waiting request would get.
 """
 
-from gpuarbiter_server.core.clocks import stop_clocks
+from gpuarbiter_server.core.clocks import start_patience, stop_clocks
 from gpuarbiter_server.core.effects import Failed, Granted, YieldRequested
 from gpuarbiter_server.core.errors import ArbiterError, ErrorReason
 from gpuarbiter_server.core.leases import Lease
@@ -21,6 +21,8 @@ def offer(state: State, lease: Lease, now: float) -> None:
     call = lease.call
     assert call is not None, "nobody is there to be offered anything"
     lease.offered = True
+    if lease.listener is None:
+        start_patience(state, lease, now)
     state.emit(Granted(call, lease_view(state, lease, now), final=lease.ticket.request.detached))
     state.record(EventType.GRANTED, lease, waited=lease.queue_wait, outcome="granted")
     tell_pending_yield(state, lease, now)

@@ -13,7 +13,8 @@ from gpuarbiter_server.core.events import Recover
 from gpuarbiter_server.core.leases import Lease, PendingYield
 from gpuarbiter_server.core.ledger import Gpu
 from gpuarbiter_server.core.model import EndReason, EventType, ProcessId, Sharing
-from gpuarbiter_server.core.records import EndedRecord, SavedCooldown, SavedLease, SavedShare
+from gpuarbiter_server.core.records import EndedRecord, Rewritten, SavedCooldown, SavedLease, SavedShare
+from gpuarbiter_server.core.saving import everything
 from gpuarbiter_server.core.share import Cooldown, Share
 from gpuarbiter_server.core.state import State
 from gpuarbiter_server.core.ticket import Ticket
@@ -35,6 +36,9 @@ def recover(state: State, event: Recover, now: float) -> None:
         state.touch_gpu(gpu)
     for lease in event.saved.leases:
         _recover_lease(state, lease, event, now)
+    if not event.same_boot:
+        # Every time in the journal is one of before.
+        state.save(Rewritten(everything(state), state.journal.tokens_until))
     state.dirty = state.changed = True
 
 
@@ -49,6 +53,7 @@ def _recover_lease(state: State, saved: SavedLease, event: Recover, now: float) 
     shares = [(gpu, share) for gpu, share in found if gpu is not None]
     for gpu, _ in shares:
         gpu.newest_token = max(gpu.newest_token, saved.token)
+        state.touch_gpu(gpu)
     if not event.same_boot:
         _over(state, saved, EndReason.HOLDER_DIED, 0.0, "the machine was started again", now)
     elif len(shares) < len(found):

@@ -28,6 +28,7 @@ class Ticket:
         "request",
         "terms",
         "told_at",
+        "told_call",
         "told_position",
         "told_reason",
     )
@@ -52,6 +53,7 @@ class Ticket:
         # What keeps it from taking part in the scheduling.
         self.gate: Gate | None = None
         # What the client was told last.
+        self.told_call: Call | None = None
         self.told_at = now
         self.told_position = 0
         self.told_reason = WaitReason.UNSPECIFIED

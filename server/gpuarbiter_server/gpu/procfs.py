@@ -79,6 +79,15 @@ def own_pid_namespace() -> int:
         return 0
 
 
+def boot_id() -> str:
+    """Names this start of the machine; empty where the system does not tell."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as kernel:  # noqa: PTH123 -- no path of ours
+            return kernel.read().strip()
+    except OSError:
+        return ""
+
+
 def ancestors(process: ProcessId) -> tuple[ProcessId, ...]:
     """The living parents of a process, nearest first; empty when the process itself is gone."""
     found: list[ProcessId] = []

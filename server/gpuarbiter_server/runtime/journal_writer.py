@@ -104,6 +104,8 @@ class JournalWriter:
     async def close(self, seconds: float) -> None:
         """Writes what is left, for at most so long, and ends the thread."""
         self._set_timer(None)
+        if self._thread.ident is None:
+            return  # it was never started
         with self._news:
             self._closing = True
             self._news.notify()

@@ -18,7 +18,16 @@ from typing import Protocol
 from gpuarbiter_server.core import effects as fx
 from gpuarbiter_server.core.arbiter import Arbiter
 from gpuarbiter_server.core.errors import ArbiterError, ErrorReason
-from gpuarbiter_server.core.events import Acquire, Call, Event, JournalFailed, JournalWritten, StreamClosed, Tick
+from gpuarbiter_server.core.events import (
+    Acquire,
+    Call,
+    Event,
+    JournalFailed,
+    JournalWritten,
+    Recover,
+    StreamClosed,
+    Tick,
+)
 from gpuarbiter_server.core.views import SnapshotView
 from gpuarbiter_server.runtime.journal_writer import JournalWriter
 from gpuarbiter_server.runtime.machine import Machine
@@ -78,6 +87,9 @@ class Runtime:
         self._on_serving = on_serving
         # Answers that wait for the commit of the change of their number.
         self._held: deque[tuple[int, fx.Effect]] = deque()
+        # The last change that was handed over; whether it is known what became of it.
+        self._handed = 0
+        self._settled = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._inbox: deque[Event] = deque()
         self._turn_planned = False
@@ -159,6 +171,17 @@ class Runtime:
         while not self._arbiter.idle:
             await self.changed_since(self._arbiter.revision)
 
+    async def recover(self, left: Recover) -> None:
+        """Takes up what an earlier start left; returns when what came of it is written, or known not to be."""
+        self._inbox.append(left)
+        self._turn()
+        await self.until_settled()
+
+    async def until_settled(self) -> None:
+        """Returns when all that was handed over to the journal is written and answered, or known not to be."""
+        if self._handed:
+            await self._settled.wait()
+
     # -- a turn --
 
     def _turn(self) -> None:
@@ -190,6 +213,9 @@ class Runtime:
             return wanted
         number = saves[-1].number
         taken = self._journal.write(number, [save.change for save in saves])
+        if taken:
+            self._handed = number
+            self._settled.clear()
         now: list[fx.Effect] = []
         for effect in wanted:
             if taken and isinstance(effect, _AFTER_COMMIT):
@@ -200,6 +226,8 @@ class Runtime:
 
     def _let_go(self, event: JournalWritten | JournalFailed) -> list[fx.Effect]:
         """The answers that waited for this; without a journal what was done stands all the same."""
+        if isinstance(event, JournalFailed) or event.number >= self._handed:
+            self._settled.set()
         free = []
         while self._held and (isinstance(event, JournalFailed) or self._held[0][0] <= event.number):
             free.append(self._held.popleft()[1])

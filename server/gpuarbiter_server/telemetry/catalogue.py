@@ -59,6 +59,14 @@ NVML_POLL = Metric(
     (),
     (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0),
 )
+JOURNAL_COMMIT = Metric(
+    "journal_commit_seconds",
+    "histogram",
+    "Time of one commit of the journal.",
+    (),
+    (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0),
+)
+JOURNAL_ERRORS = Metric("journal_errors", "counter", "Commits of the journal that failed or took too long.")
 BUILD_INFO = Metric("build", "info", "Version of the arbiter.", ("version",))
 
 CATALOGUE = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

@@ -34,6 +34,8 @@ class Metrics:
         self._wait = self._histogram(cat.QUEUE_WAIT)
         self._hold = self._histogram(cat.LEASE_HOLD)
         self._poll = self._histogram(cat.NVML_POLL)
+        self._commit = self._histogram(cat.JOURNAL_COMMIT)
+        self._journal_errors = self._counter(cat.JOURNAL_ERRORS)
         self.registry.register(_Gauges(version, snapshot, self.task))
 
     def configure(self, tasks: Iterable[str]) -> None:
@@ -47,6 +49,14 @@ class Metrics:
     def observe_poll(self, seconds: float) -> None:
         """One look at one GPU took so long. Safe from any thread."""
         self._poll.observe(seconds)
+
+    def journal_committed(self, seconds: float) -> None:
+        """A commit of the journal took so long. Safe from any thread."""
+        self._commit.observe(seconds)
+
+    def journal_failed(self) -> None:
+        """A commit of the journal failed, or took too long."""
+        self._journal_errors.inc()
 
     def observe(self, recorded: Recorded) -> None:
         """Counts an event."""

@@ -158,7 +158,7 @@ async def test_health_tells_whether_new_work_is_taken():
     async with serving() as arbiter:
         stub = health_pb2_grpc.HealthStub(arbiter.channel)
         assert await health_of(stub) == {health_pb2.HealthCheckResponse.SERVING}
-        await arbiter.server.refuse()
+        await arbiter.server.announce(serving=False)
         assert await health_of(stub) == {health_pb2.HealthCheckResponse.NOT_SERVING}
         assert (await arbiter.snapshot()).instance_id, "calls are answered still"
         answer = await refusal(stub.Check(health_pb2.HealthCheckRequest(service="nonsense")))

@@ -1,4 +1,4 @@
-"""gpu-arbiterd: serve, and look after the configuration."""
+"""gpu-arbiterd: serve, and look after the configuration and the journal."""
 
 import argparse
 import asyncio
@@ -20,6 +20,7 @@ examples:
   gpu-arbiterd serve --set gpus=sim:2x24GiB            two simulated GPUs
   gpu-arbiterd serve --config /etc/gpu-arbiter.yaml
   gpu-arbiterd config validate --config new.yaml
+  gpu-arbiterd journal inspect                         what a restart would go on with
 """
 
 
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", parents=[source], help="run the arbiter")
     serve.set_defaults(run=_serve)
     _config_commands(commands.add_parser("config", help="show, check or migrate the configuration"), source)
+    _journal_commands(commands.add_parser("journal", help="look at, check or shrink the journal"), source)
     return parser
 
 
@@ -71,6 +73,19 @@ def _config_commands(parser: argparse.ArgumentParser, source: argparse.ArgumentP
     migrate = commands.add_parser("migrate", help="turn an older camelCase JSON file into today's YAML, on stdout")
     migrate.add_argument("file", type=Path, metavar="OLD.json")
     migrate.set_defaults(run=_migrate)
+
+
+def _journal_commands(parser: argparse.ArgumentParser, source: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    # The directory is that of the configuration: --set journal.path=DIRECTORY names another.
+    for name, what in (
+        ("inspect", "show what is in it, beside a running arbiter too; exit 1 when it is damaged"),
+        ("verify", "check it, beside a running arbiter too; exit 1 when it is damaged, with every problem"),
+        ("compact", "take out what is too old and make the file smaller, while no arbiter runs"),
+    ):
+        command = commands.add_parser(name, parents=[source], help=what, description=f"{name}: {what}.")
+        command.add_argument("--json", action="store_true", help="JSON for programs instead of text for people")
+        command.set_defaults(run=_journal, command=name)
 
 
 def _load(parsed: argparse.Namespace) -> config.Config:
@@ -129,6 +144,16 @@ def _migrate(parsed: argparse.Namespace) -> int:
         _say(f"note: {note}", sys.stderr)
     _say(migrated.yaml.rstrip())
     return 0
+
+
+def _journal(parsed: argparse.Namespace) -> int:
+    from gpuarbiter_server import journal_cli
+
+    directory = _load(parsed).journal.directory()
+    if directory is None:
+        _say("gpu-arbiterd: journal.durability is memory: there is no journal", sys.stderr)
+        return 2
+    return journal_cli.run(parsed.command, directory, as_json=parsed.json)
 
 
 def _say(text: str, stream: TextIO | None = None) -> None:

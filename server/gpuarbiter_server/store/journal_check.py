@@ -67,18 +67,14 @@ class Contents:
 def read(path: Path) -> Contents:
     """Everything that is in a journal, and every problem with it; changes nothing."""
     contents = Contents()
-    problem = _before_reading(path)
-    if problem:
-        contents.problems.append(problem)
-        return contents
     try:
-        with closing(open_to_read(path)) as connection:
-            # One moment, even where an arbiter writes meanwhile.
-            connection.execute("BEGIN")
-            contents.version = connection.execute("PRAGMA user_version").fetchone()[0]
-            contents.problems += _structure(connection, contents.version)
-            if contents.version <= VERSION:
-                _read_rows(connection, contents)
+        problem = _before_reading(path)
+        if problem:
+            contents.problems.append(problem)
+        else:
+            _read(path, contents)
+    except OSError as error:
+        contents.problems.append(f"it cannot be read: {error}")
     except SQLITE_FAILURES as error:
         contents.problems.append(f"SQLite cannot read it: {described(error)}")
     return contents
@@ -95,6 +91,16 @@ def _before_reading(path: Path) -> str:
     with suppress(FileNotFoundError):
         return "" if path.stat().st_size else f"{path.name} is empty, and no arbiter leaves it so"
     return f"there is no {path.name}"
+
+
+def _read(path: Path, contents: Contents) -> None:
+    with closing(open_to_read(path)) as connection:
+        # One moment, even where an arbiter writes meanwhile.
+        connection.execute("BEGIN")
+        contents.version = connection.execute("PRAGMA user_version").fetchone()[0]
+        contents.problems += _structure(connection, contents.version)
+        if contents.version <= VERSION:
+            _read_rows(connection, contents)
 
 
 def _structure(connection: sqlite3.Connection, version: int) -> Iterator[str]:

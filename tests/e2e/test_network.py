@@ -18,12 +18,12 @@ import pytest
 from e2e.harness.client import Acquiring, Client, event_names
 from e2e.harness.leftovers import doubles, nothing_left
 from e2e.harness.lines import LIBRARIES, Library
-from e2e.harness.soak import figures
 from e2e.harness.waiting import eventually
 from fakes.fault_proxy import Fault, FaultProxy
 from fakes.polling import async_until
 from support.process import Arbiterd, running
 from support.refusals import refusal
+from support.soak import figures
 
 GPUS = 12
 MOMENTS = ("waiting", "grant", "holding", "release")

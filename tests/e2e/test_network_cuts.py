@@ -16,13 +16,13 @@ from typing import Any
 import grpc
 import pytest
 
-from e2e.harness import soak
 from e2e.harness.client import Client
 from e2e.harness.leftovers import doubles, nothing_left
 from e2e.harness.lines import LIBRARIES
 from fakes.fault_proxy import Fault, FaultProxy
 from fakes.polling import async_until
 from gpuarbiter import ArbiterUnavailable
+from support import soak
 from support.process import Arbiterd, running
 
 GPUS = 12

@@ -158,8 +158,8 @@ class HistoryFile:
 
     def _shrink(self) -> None:
         if self._one("PRAGMA page_count")[0] * self._page_bytes > self._bounds.max_bytes + _SLACK_BYTES:
-            # It gives one page back with each row that is fetched.
-            self._db.execute(f"PRAGMA incremental_vacuum({_SHRINK_PAGES})").fetchall()
+            # As a script: it gives one page back at each step, and execute() makes but one where there are no columns.
+            self._db.executescript(f"PRAGMA incremental_vacuum({_SHRINK_PAGES})")
 
 
 def _prepare(db: sqlite3.Connection) -> None:

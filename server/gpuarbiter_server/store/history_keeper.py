@@ -137,7 +137,9 @@ class HistoryKeeper:
         self._let_go()
         try:
             self._file = self._opened()
-            last = self._file.last or (self._never_used() if any_aside(self._path) else 0)
+            last = self._file.last
+            if not last and self._last is None and any_aside(self._path):
+                last = self._never_used()
         except Exception as error:  # noqa: BLE001 -- whatever it is, there is no file now
             self._fail(error)
             return

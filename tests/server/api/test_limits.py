@@ -13,9 +13,8 @@ from gpuarbiter_server.api.limit_table import LIMITS, REQUESTS
 from gpuarbiter_server.core.errors import ArbiterError
 from support.messages import acquire, holder, seconds
 from support.refusals import refusal
+from support.samples import SERVICES, Case, is_well_known, right, wrong
 from support.server import InProcess, serving
-
-from .samples import SERVICES, Case, is_well_known, right, wrong
 
 METHODS = {method.name: (service.full_name, method) for service in SERVICES.values() for method in service.methods}
 SESSION_CALLS = {field.name: field for field in pb.SessionRequest.DESCRIPTOR.oneofs_by_name["call"].fields}

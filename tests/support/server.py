@@ -8,6 +8,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -91,7 +92,9 @@ class MovableClock:
 class InProcess:
     """What runs, from the inside and through gRPC."""
 
-    def __init__(self, config: Config, specs: list[GpuSpec], observers: Iterable[Observer]) -> None:
+    def __init__(
+        self, config: Config, specs: list[GpuSpec], observers: Iterable[Observer], history: Path | None
+    ) -> None:
         self.clock = MovableClock()
         self.machine = NotingMachine()
         about = About("instance-1", VERSION, self.clock())
@@ -105,7 +108,7 @@ class InProcess:
         )
         kept = config.history
         self.history = History(
-            None, max_events=kept.max_events, max_age=kept.max_age, max_bytes=kept.max_bytes, wall=wall
+            history, max_events=kept.max_events, max_age=kept.max_age, max_bytes=kept.max_bytes, wall=wall
         )
         self.metrics = Metrics(VERSION, config.policies, lambda: self.runtime.snapshot(max_tickets=1000))
         # A clock that jumps is no stall here.
@@ -191,12 +194,21 @@ def gpu_specs(count: int = 1, *, memory_bytes: int = 24 * GIB, monitored: bool =
 
 @asynccontextmanager
 async def serving(
-    *settings: str, gpus: int = 1, monitored: bool = False, observers: Iterable[Observer] = ()
+    *settings: str,
+    gpus: int = 1,
+    monitored: bool = False,
+    observers: Iterable[Observer] = (),
+    history: Path | None = None,
 ) -> AsyncIterator[InProcess]:
-    """A server that answers, with these settings ("cooldown=0s"); at its end nothing of a call may be left."""
+    """A server that answers, with these settings ("cooldown=0s"); at its end nothing of a call may be left.
+
+    history: the file of its events; without one they are in memory.
+    """
     before = asyncio.all_tasks()
-    arbiter = InProcess(configured(*settings), gpu_specs(gpus, monitored=monitored), observers)
+    arbiter = InProcess(configured(*settings), gpu_specs(gpus, monitored=monitored), observers, history)
     async with AsyncExitStack() as stack:
+        arbiter.history.start()
+        stack.push_async_callback(arbiter.history.close)
         arbiter.runtime.start(arbiter.machine)
         arbiter.port = arbiter.server.listen_tcp("127.0.0.1:0")
         await arbiter.server.start()

@@ -1,6 +1,7 @@
 """The operator's calls."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -11,7 +12,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from gpuarbiter.v1 import admin_pb2 as admin
 from gpuarbiter.v1 import lease_pb2
 from gpuarbiter_server.api import admin as admin_module
+from gpuarbiter_server.core.effects import Recorded
 from gpuarbiter_server.core.events import Caller
+from gpuarbiter_server.core.model import EventType
 from support.messages import acquire, in_seconds, release, seconds
 from support.refusals import refusal
 from support.server import InProcess, rest_of, serving
@@ -281,3 +284,29 @@ async def test_the_trail_is_bounded():
     async with serving("history.max_events=2") as arbiter:
         await three_events(arbiter)
         assert [event.sequence for event in await arbiter.events()] == [2, 3]
+
+
+async def test_the_trail_goes_on_after_a_restart(tmp_path: Path):
+    for life in range(3):
+        async with serving(history=tmp_path / "history.db") as arbiter:
+            await three_events(arbiter)
+            numbers = [event.sequence for event in await arbiter.events()]
+            assert numbers == list(range(1, 3 * life + 4))
+            call = arbiter.admin.ListEvents(admin.ListEventsRequest(after_sequence=3 * life + 2, follow=True))
+            assert (await call.read()).sequence == 3 * life + 3
+            call.cancel()
+
+
+async def test_a_long_trail_is_told_to_the_end_and_beyond(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("gpuarbiter_server.store.history.MAX_IN_MEMORY", 500)
+    async with serving(history=tmp_path / "history.db") as arbiter:
+        for number in range(2000):
+            arbiter.history.observe(Recorded(EventType.RENEWED, detail=f"event {number}"))
+        call = arbiter.admin.ListEvents(admin.ListEventsRequest(follow=True))
+        seen = [await call.read() for _ in range(2000)]
+        assert [event.sequence for event in seen] == list(range(1, 2001))
+        assert {event.detail for event in seen} == {f"event {number}" for number in range(2000)}
+        await arbiter.admin.Drain(admin.DrainRequest(all=True, reason="the end"))
+        assert (await call.read()).detail == "the end"
+        call.cancel()
+        assert [event.sequence for event in await arbiter.events(limit=2)] == [1, 2]

@@ -45,8 +45,10 @@ class Table(Generic[T]):
 
     def __init__(self, name: str, kind: type[T]) -> None:
         self.name = name
-        self._start = name.encode() + b" "
+        self._start = blake2b(name.encode() + b" ", digest_size=8)
         self._body: TypeAdapter[T] = TypeAdapter(kind)
+        # What dump_json() calls, which takes a fifth more time.
+        self._to_json = self._body.serializer.to_json
         self.schema = f"CREATE TABLE {name} (id INTEGER PRIMARY KEY, body TEXT NOT NULL, mark INTEGER NOT NULL)"
         # No name but those below is ever put in.
         self.put = f"REPLACE INTO {name} VALUES (?, ?, ?)"  # noqa: S608
@@ -57,7 +59,7 @@ class Table(Generic[T]):
     def encode(self, number: int, value: T) -> tuple[int, str, int]:
         """The row of a value, its checksum last."""
         # A value of another type than it says would not be read back, which is better known now than then.
-        body = self._body.dump_json(value, warnings="error")
+        body = self._to_json(value, warnings="error")
         return number, body.decode(), self._mark(number, body)
 
     def decode(self, number: object, body: object, mark: object) -> T:
@@ -79,8 +81,10 @@ class Table(Generic[T]):
             raise ValueError(f"it is not understood: {str(error).splitlines()[0]}") from error
 
     def _mark(self, number: int, body: bytes) -> int:
-        digest = blake2b(self._start + number.to_bytes(8, "big", signed=True) + body, digest_size=8).digest()
-        return int.from_bytes(digest, "big", signed=True)
+        digest = self._start.copy()
+        digest.update(b"%d " % number)
+        digest.update(body)
+        return int.from_bytes(digest.digest(), "big", signed=True)
 
 
 META = Table("meta", Meta)

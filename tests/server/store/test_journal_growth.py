@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gpuarbiter_server.core.leases import KEPT_RECORDS, KEPT_SECONDS
-from gpuarbiter_server.core.records import Closed, GpuSaved, LeaseSaved, Rewritten, Saved
+from gpuarbiter_server.core.records import Change, Closed, GpuSaved, LeaseSaved, Rewritten, Saved
 from gpuarbiter_server.store import journal_check, journal_rows
 from gpuarbiter_server.store.journal import Journal
 
@@ -42,9 +42,8 @@ def size(journal: Journal) -> int:
 def test_many_grants_and_ends_keep_it_small(journal: Journal):
     for token in range(10_000):
         at = token * 20.0
-        journal.commit([LeaseSaved(lease(token, granted_at=at))])
-        if token >= 10:
-            journal.commit([Closed(ended(token - 10, at=at)), GpuSaved(gpu("gpu:0", token))])
+        over: list[Change] = [Closed(ended(token - 10, at=at)), GpuSaved(gpu("gpu:0", token))]
+        journal.commit([*(over if token >= 10 else ()), LeaseSaved(lease(token, granted_at=at))])
     # An hour holds 180 of them.
     assert ended_rows(journal) <= 180 + 2 * journal_rows._LOT
     # The log before a checkpoint, and the file.

@@ -93,7 +93,7 @@ class InProcess:
     """What runs, from the inside and through gRPC."""
 
     def __init__(
-        self, config: Config, specs: list[GpuSpec], observers: Iterable[Observer], history: Path | None
+        self, config: Config, specs: list[GpuSpec], observers: Iterable[Observer], history: Path | None = None
     ) -> None:
         self.clock = MovableClock()
         self.machine = NotingMachine()

@@ -181,12 +181,13 @@ async def test_messages_that_are_invalid_are_refused_and_change_nothing(
     answers = await asyncio.gather(*(sender.one(message) for message in asked))
     odd = [f"{message}: {code}" for message, code in zip(asked, answers, strict=True) if code not in ORDERLY]
     assert not odd, f"seed {seed}\n" + "\n".join(odd)
+    outcomes = dict(Counter(answers))
     held.cancel()
     waiting.cancel()
     with soak.figures(capsys):
         print(
             f"\n{sent.total()} invalid messages in {took:.0f} s (seed {seed}): {dict(sent)}; they came to {dict(codes)}"
-            f" and changed nothing; {len(sound)} turned out sound, of which {len(asked)} came to {dict(Counter(answers))}"
+            f" and changed nothing; {len(sound)} turned out sound, of which {len(asked)} came to {outcomes}"
         )
     for lease in (await client.snapshot()).leases:
         # Some are detached, and would live for long.

@@ -111,6 +111,9 @@ def _structure(connection: sqlite3.Connection, version: int) -> Iterator[str]:
     found = dict(connection.execute("SELECT name, sql FROM sqlite_schema"))
     if version != VERSION or found != SCHEMA:
         yield "its tables are not those of a journal"
+    if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+        # SQLite would pass over the log that is beside it.
+        yield "its head does not say that it has a log"
     for (fault,) in connection.execute(f"PRAGMA integrity_check({_SHOWN_FAULTS})"):
         if fault != "ok":
             yield f"SQLite's check: {' '.join(str(fault).split())}"

@@ -7,10 +7,12 @@ may not write has found everything in order.
 
 import os
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 from gpuarbiter_server.store.journal_schema import META, META_ROW, SCHEMA, VERSION, Meta
+from gpuarbiter_server.store.state_directory import sync
 
 # What the sqlite3 module raises for a damaged file: its own errors, and two others where the message holds bytes
 # that are no text, and where a length that is damaged asks for more memory than there is.
@@ -43,23 +45,15 @@ def create(path: Path, meta: Meta) -> None:
         connection.execute(META.put, META.encode(META_ROW, meta))
         connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("COMMIT")
-        connection.execute("PRAGMA journal_mode = WAL")
+        if connection.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
+            raise OSError("a write-ahead log is not possible on this file system")
     draft.rename(path)
-    _sync(path.parent)
-
-
-def _sync(directory: Path) -> None:
-    """Makes the names in it durable."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(path.parent)
 
 
 def open_to_read(path: Path) -> sqlite3.Connection:
     """A connection that cannot change anything, even where an arbiter writes at the same time."""
-    connection = _connect(path, "ro")
+    connection = _connect(path, "ro", ())
     # What is no text any more is to be found out by its checksum, and not to end the reading.
     connection.text_factory = lambda raw: raw.decode(errors="surrogateescape")
     return connection
@@ -67,20 +61,22 @@ def open_to_read(path: Path) -> sqlite3.Connection:
 
 def open_to_write(path: Path, *, synchronous: str) -> sqlite3.Connection:
     """A connection that writes; there is one alone."""
-    connection = _connect(path, "rw")
-    connection.execute(f"PRAGMA synchronous = {synchronous}")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-    connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
-    # VACUUM's copy: elsewhere it would need a second folder with space in it.
-    connection.execute("PRAGMA temp_store = MEMORY")
-    return connection
+    settings = (
+        f"synchronous = {synchronous}",
+        f"wal_autocheckpoint = {_CHECKPOINT_PAGES}",
+        f"journal_size_limit = {_LOG_BYTES}",
+        # VACUUM's copy: elsewhere it would need a second folder with space in it.
+        "temp_store = MEMORY",
+    )
+    return _connect(path, "rw", settings)
 
 
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
+def _connect(path: Path, mode: str, settings: Sequence[str]) -> sqlite3.Connection:
     address = f"{path.absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(
         address, uri=True, isolation_level=None, timeout=_BUSY_SECONDS, check_same_thread=False
     )
-    connection.execute("PRAGMA cell_size_check = ON")
-    connection.execute("PRAGMA trusted_schema = OFF")
+    # What is damaged is found sooner, and does nothing of its own. None of these reads the file.
+    for setting in ("cell_size_check = ON", "trusted_schema = OFF", *settings):
+        connection.execute(f"PRAGMA {setting}")
     return connection

@@ -5,6 +5,7 @@ Law: nothing in it is read or written before the lock is held, and nobody else c
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 LOCK_NAME = "lock"
@@ -15,6 +16,9 @@ class JournalError(Exception):
     """The journal cannot be used; the message says why and what to do."""
 
 
+_ANOTHER = "set journal.path to a directory of this user's own"
+
+
 def take(directory: Path) -> int:
     """Makes the directory ready; returns the lock on it, which lasts until it is closed.
 
@@ -22,20 +26,33 @@ def take(directory: Path) -> int:
         JournalError: another arbiter uses it, or it cannot be used.
     """
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make(directory)
         _check(directory)
         lock = os.open(directory / LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            _lock(lock, directory)
+        except BaseException:
+            os.close(lock)
+            raise
     except OSError as error:
         raise JournalError(f"the state directory {directory} cannot be used: {error}; {_ANOTHER}") from error
-    try:
-        _lock(lock, directory)
-    except BaseException:
-        os.close(lock)
-        raise
     return lock
 
 
-_ANOTHER = "set journal.path to a directory of this user's own"
+def sync(directory: Path) -> None:
+    """Makes the names in it durable: a file that is synced can still lose its name."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _make(directory: Path) -> None:
+    missing = [each for each in (directory, *directory.parents) if not each.exists()]
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for made in missing:
+        sync(made.parent)
 
 
 def _check(directory: Path) -> None:
@@ -52,9 +69,11 @@ def _lock(lock: int, directory: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        # Its number is there for people; between its lock and its number there may be none.
+        # Between its lock and its number there may be none yet.
         holder = os.pread(lock, _MAX_PID_BYTES, 0).decode(errors="replace").strip() or "unknown"
         message = f"another arbiter (pid {holder}) uses the state directory {directory}"
         raise JournalError(f"{message}; give this one a directory of its own with journal.path") from error
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    # For people alone: a disk that is full keeps nobody from starting.
+    with suppress(OSError):
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)

@@ -115,8 +115,8 @@ def flip(name: str) -> Damage:
     def damage(dice: random.Random, folder: Path, _past: Past) -> None:
         path = folder / name
         content = bytearray(path.read_bytes())
-        # Half of them in the first page, where most means something.
-        reach = len(content) if dice.random() < 0.5 else min(len(content), PAGE)
+        # Many of them at the start, where most means something.
+        reach = min(len(content), dice.choice((len(content), PAGE, 100)))
         for _ in range(dice.randint(1, 8)):
             content[dice.randrange(reach)] ^= 1 << dice.randrange(8)
         path.write_bytes(content)

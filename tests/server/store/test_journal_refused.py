@@ -1,11 +1,14 @@
 """A journal that cannot be used: another arbiter has it, others could write it, it is damaged or too new."""
 
+import fcntl
 import os
 import re
 import shutil
 import sqlite3
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,6 +115,20 @@ class TestTheDirectory:
             Journal.open(folder, durability="full")
         assert not (tmp_path / "elsewhere").exists()
 
+    def test_a_disk_that_is_full_keeps_nobody_from_locking(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
+        def full(*_: object) -> int:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "pwrite", full)
+        Journal.open(folder, durability="full").close()
+
+    def test_a_file_system_without_locks_is_refused(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
+        def none(*_: object) -> None:
+            raise OSError(37, "No locks available")
+
+        monkeypatch.setattr(fcntl, "flock", none)
+        assert "cannot be used: [Errno 37] No locks available; set journal.path" in refused(folder)
+
     def test_a_refusal_gives_the_lock_back(self, folder: Path):
         shutil.copy(folder / "journal.db", folder / "kept")
         (folder / "journal.db").write_bytes(b"no database, and longer than a header of one is" * 9)
@@ -155,6 +172,7 @@ class TestWhatIsWrong:
                 "its tables are not those of a journal; SQLite cannot read it: no such",
             ),
             ("PRAGMA user_version = 0", "its tables are not those of a journal"),
+            ("PRAGMA journal_mode = DELETE", "its head does not say that it has a log"),
         ],
     )
     def test_is_named(self, folder: Path, statement: str, problem: str):
@@ -243,6 +261,16 @@ class TestParts:
         monkeypatch.setattr(journal_opening, "create", full)
         with pytest.raises(JournalError, match=r"state/journal\.db cannot be made: .*No space left on device"):
             Journal.open(tmp_path / "state", durability="full")
+
+    def test_a_file_system_without_logs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        class Connection(sqlite3.Connection):
+            def execute(self, statement: str, *arguments: Any) -> sqlite3.Cursor:
+                return super().execute(statement.replace("= WAL", "= DELETE"), *arguments)
+
+        monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Connection))
+        with pytest.raises(JournalError, match="a write-ahead log is not possible on this file system"):
+            Journal.open(tmp_path / "state", durability="full")
+        assert not (tmp_path / "state" / "journal.db").exists()
 
     def test_a_journal_that_cannot_be_opened_for_writing(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
         def locked(*_: object, **__: object) -> None:

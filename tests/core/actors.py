@@ -12,7 +12,16 @@ from typing import Any
 from core.world import GIB, Stream, World, pid
 from gpuarbiter_server.core import events as ev
 from gpuarbiter_server.core.errors import ArbiterError
-from gpuarbiter_server.core.model import BusyPolicy, GpuSpec, Holder, Placement, ProcessId, Sharing, WorkReport
+from gpuarbiter_server.core.model import (
+    BusyPolicy,
+    GpuSpec,
+    Holder,
+    Placement,
+    ProcessId,
+    Sharing,
+    WorkReport,
+    WorkResult,
+)
 from gpuarbiter_server.core.policy import Memory, Policy, Settings, Watchdog
 
 TASKS = ("ASR", "NMT", "LLM", "ONE")
@@ -43,6 +52,7 @@ def random_policy(chance: random.Random) -> Policy:
         busy_policy=chance.choice((BusyPolicy.WAIT, BusyPolicy.WAIT, BusyPolicy.SKIP, BusyPolicy.FALLBACK_CPU)),
         sharing=chance.choice((Sharing.EXCLUSIVE, Sharing.SHARED)),
         memory_bytes=chance.choice((0, 0, 2 * GIB)),
+        raise_after_out_of_memory=chance.random() < 0.3,
         max_concurrent_leases=chance.choice((0, 0, 1, 2)),
         watchdog=Watchdog(
             warn=chance.random() < 0.8,
@@ -168,7 +178,8 @@ class Actors:
         if stream is None:
             return
         caller = ev.Caller("local", client_id=stream.request.holder.client_id)
-        report = chance.choice((None, WorkReport(peak_memory_bytes=5 * GIB)))
+        result = chance.choice((WorkResult.OK, WorkResult.OUT_OF_MEMORY))
+        report = chance.choice((None, WorkReport(result, peak_memory_bytes=5 * GIB)))
         if stream.granted and chance.random() < 0.7:
             token = chance.choice((0, stream.lease.fencing_token, 1))
             self._try(lambda: self.world.release(lease_id=stream.lease_id, token=token, report=report))
@@ -328,7 +339,7 @@ class Actors:
                 world.advance(until - world.now)
                 return
             if disk.pending and world.now >= disk.pending_since + STALL_SECONDS:
-                chance.choice((world.write, world.break_journal))()
+                chance.choice((world.write, world.write, world.write, world.break_journal))()
             if world.now >= until:
                 return
             world.advance(min(until - world.now, STALL_SECONDS / 2))
@@ -385,27 +396,27 @@ class Actors:
 
 
 ACTS: dict[Callable[[Actors, random.Random], None], int] = {
-    Actors.acquire: 10,
-    Actors.wait: 8,
-    Actors.look: 8,
-    Actors.release: 5,
-    Actors.join: 4,
-    Actors.hang_up: 4,
-    Actors.renew: 2,
-    Actors.resize: 2,
-    Actors.cancel: 2,
-    Actors.written: 2,
-    Actors.die: 1,
-    Actors.spawn: 1,
-    Actors.find: 1,
-    Actors.lose: 1,
-    Actors.drain: 1,
-    Actors.resume: 2,
-    Actors.revoke: 1,
-    Actors.configure: 1,
+    Actors.acquire: 20,
+    Actors.wait: 16,
+    Actors.look: 16,
+    Actors.release: 10,
+    Actors.join: 8,
+    Actors.hang_up: 6,
+    Actors.renew: 4,
+    Actors.resize: 4,
+    Actors.cancel: 3,
+    Actors.written: 4,
+    Actors.die: 2,
+    Actors.spawn: 2,
+    Actors.find: 2,
+    Actors.lose: 2,
+    Actors.drain: 2,
+    Actors.resume: 4,
+    Actors.revoke: 2,
+    Actors.configure: 2,
     Actors.check_fence: 1,
-    Actors.write: 10,
+    Actors.write: 30,
     Actors.break_journal: 1,
-    Actors.mend_journal: 3,
+    Actors.mend_journal: 8,
     Actors.crash: 1,
 }

@@ -4,6 +4,7 @@ The world itself checks that calls get one last answer, that nobody who is gone 
 tokens rise.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from core.naive import Wish, first_grantable, in_order
@@ -18,10 +19,12 @@ from gpuarbiter_server.core.saving import saved_gpu, saved_lease
 from gpuarbiter_server.core.share import PEAK_MARGIN, Share
 from gpuarbiter_server.core.ticket import Ticket
 from gpuarbiter_server.core.timers import Clock
+from gpuarbiter_server.core.views import LeaseView, SnapshotView
 
 # What rounding down may lose for each lease.
 _CRUMBS = 4
 _EPSILON = 1e-9
+_PLAIN = tuple(name for name in SavedLease.__slots__ if name != "shares")
 
 
 class Invariants:
@@ -36,6 +39,7 @@ class Invariants:
         self._recover_by: dict[str, float] = {}
         # What was offered and is live, as it was last seen.
         self._held: dict[str, SavedLease] = {}
+        self._gpus: dict[str, SavedGpu] = {}
         self._nothing_pending = True
         self._started_at = world.now
         world.watchers.append(self.check)
@@ -44,8 +48,13 @@ class Invariants:
         """Everything that holds after every event."""
         if isinstance(event, ev.Recover):
             self._check_recovery(world, event)
-        self._check_exclusive(world)
-        self._check_committed(world)
+        elif isinstance(event, ev.ReadingTaken):
+            assert world.state.gpus[event.gpu].lost is None, "it is there: it was read"
+        # One GPU will do: what is looked at are leases and tickets.
+        shown = world.snapshot(world.specs[0].key, max_tickets=10**6)
+        check_exclusive(shown)
+        if not isinstance(event, ev.Recover):  # What comes back counts in full, whatever the settings are now.
+            self._check_committed(world)
         self._check_names(world)
         self._check_streams(world)
         self._check_admission(world, event)
@@ -54,12 +63,13 @@ class Invariants:
         self._check_notices(world)
         check_timers(world)
         check_work_conserving(world)
-        check_reasons(world)
+        check_reasons(world, shown)
         check_journal(world)
         live = world.state.leases.live
         self._granted_before = set(live)
         if world.disk is not None:
             self._nothing_pending = world.disk.taking and not world.disk.pending
+            self._gpus = {gpu.key: saved_gpu(gpu) for gpu in world.state.gpus.values()}
             self._held = {lease_id: saved_lease(lease) for lease_id, lease in live.items() if lease.offered}
 
     def _check_recovery(self, world: World, event: ev.Recover) -> None:
@@ -76,6 +86,8 @@ class Invariants:
                 assert lease_id in live
         assert event.same_boot or not live
         self._started_at = world.now
+        for gpu in world.state.gpus.values() if self._nothing_pending and event.same_boot else ():
+            assert saved_gpu(gpu) == self._gpus.get(gpu.key, saved_gpu(gpu))
         if not event.same_boot:
             self._alone_since.clear()
             self._told_at.clear()
@@ -85,13 +97,6 @@ class Invariants:
             self._alone_since.pop(lease_id, None)
             before = next(saved.recover_until for saved in event.saved.leases if saved.lease_id == lease_id)
             self._recover_by.setdefault(lease_id, before or world.now + (lease.terms.ttl or grace))
-
-    def _check_exclusive(self, world: World) -> None:
-        """At most one exclusive holder on a GPU, and nobody beside it."""
-        for gpu in world.specs:
-            here = [lease for lease in world.snapshot().leases if any(g.spec.key == gpu.key for g in lease.gpus)]
-            exclusive = [lease for lease in here if lease.sharing is Sharing.EXCLUSIVE]
-            assert not exclusive or len(here) == 1, f"{gpu.key}: {[lease.lease_id for lease in here]}"
 
     def _check_committed(self, world: World) -> None:
         """What is promised fits when something is promised, wherever readings or declarations can tell."""
@@ -218,8 +223,9 @@ def check_journal(world: World) -> None:
     if not disk.taking:
         assert not waiting
         return
-    saved = {lease_id: unread(saved_lease(lease)) for lease_id, lease in state.leases.live.items()}
-    assert saved == {lease_id: unread(lease) for lease_id, lease in disk.coming.leases.items()}
+    assert state.leases.live.keys() == disk.coming.leases.keys()
+    for lease_id, lease in state.leases.live.items():
+        assert facts(saved_lease(lease)) == facts(disk.coming.leases[lease_id]), lease_id
     for gpu in state.gpus.values():
         kept = disk.coming.gpus.get(gpu.key, SavedGpu(gpu.key, gpu.spec.uuid, 0, None, None))
         here = saved_gpu(gpu)
@@ -228,9 +234,10 @@ def check_journal(world: World) -> None:
         assert max([kept.newest_token, *tokens]) == here.newest_token
 
 
-def unread(lease: SavedLease) -> SavedLease:
-    """Without what readings move: it is saved with the next change only, and seen anew after a restart."""
-    return replace(lease, shares=tuple(replace(share, committed=0, peak=None) for share in lease.shares))
+def facts(lease: SavedLease) -> list[object]:
+    """All but what readings move: that is saved with the next change only, and seen anew after a restart."""
+    shares = [(s.gpu, s.uuid, s.declared, s.resident, s.used_before, s.baseline) for s in lease.shares]
+    return [getattr(lease, name) for name in _PLAIN] + shares
 
 
 def _needed(share: Share) -> int:
@@ -258,7 +265,7 @@ def check_timers(world: World) -> None:
         assert (gpu.cooldown is not None) == (timers.when((Clock.COOLDOWN, gpu)) is not None)
 
 
-def wishes_of(world: World) -> list[Wish]:
+def wishes_of(tickets: Iterable[Ticket]) -> list[Wish]:
     """The waiting requests for the plainest rule of order; the number names the ticket."""
     return [
         Wish(
@@ -270,7 +277,7 @@ def wishes_of(world: World) -> list[Wish]:
             count=ticket.request.gpu.count,
             present=ticket.call is not None,
         )
-        for ticket in world.state.queue.in_order()
+        for ticket in tickets
     ]
 
 
@@ -278,18 +285,18 @@ def check_work_conserving(world: World) -> None:
     """Nobody waits who is ungated, fits, and is not held back by anyone ahead; and the order is the order."""
     state = world.state
     tickets = {str(ticket.number): ticket for ticket in state.queue.in_order()}
-    ordered = in_order(wishes_of(world), world.now, world.arbiter.settings.aging)
+    ordered = in_order(wishes_of(tickets.values()), world.now, world.arbiter.settings.aging)
     assert [wish.name for wish in ordered] == list(tickets)
     idle = first_grantable(
         ordered,
-        gated=lambda wish: is_gated(world, tickets[wish.name]),
+        gated=lambda wish: is_gated(world, tickets[wish.name], tickets.values()),
         fits=lambda wish, key: has_room(world, tickets[wish.name], key),
     )
     assert idle is None, f"{tickets[idle[0].name].key} waits for nothing: {idle[1]} are free"
 
 
-def is_gated(world: World, ticket: Ticket) -> bool:
-    """Whether anything but room keeps a ticket back."""
+def is_gated(world: World, ticket: Ticket, waiting: Iterable[Ticket]) -> bool:
+    """Whether anything but room keeps a ticket back; waiting: all tickets."""
     state, limits = world.state, world.arbiter.settings
     request = ticket.request
     in_service = sum(gpu.lost is None and gpu.cordon is None for gpu in ticket.gpus)
@@ -300,7 +307,7 @@ def is_gated(world: World, ticket: Ticket) -> bool:
     return (
         ticket.call is None
         or in_service < request.gpu.count
-        or any(_goes_before(other, ticket) for other in [*holders, *state.queue.in_order()])
+        or any(_goes_before(other, ticket) for other in [*holders, *waiting])
         or 0 < task_limit <= tasks
         or 0 < limits.leases_per_client <= own
     )
@@ -333,7 +340,18 @@ def has_room(world: World, ticket: Ticket, key: str) -> bool:
     return gpu.need_of(ticket.process, stand_in, declared) <= room
 
 
-def check_reasons(world: World) -> None:
+def check_exclusive(shown: SnapshotView) -> None:
+    """At most one exclusive holder on a GPU, and nobody beside it."""
+    here: dict[str, list[LeaseView]] = {}
+    for lease in shown.leases:
+        for grant in lease.gpus:
+            here.setdefault(grant.spec.key, []).append(lease)
+    for key, leases in here.items():
+        exclusive = any(lease.sharing is Sharing.EXCLUSIVE for lease in leases)
+        assert not exclusive or len(leases) == 1, f"{key}: {[lease.lease_id for lease in leases]}"
+
+
+def check_reasons(world: World, shown: SnapshotView) -> None:
     """Who is gated is told a gate, and who is not is told what is in the way."""
     gates = {
         WaitReason.UNSPECIFIED,
@@ -342,9 +360,9 @@ def check_reasons(world: World) -> None:
         WaitReason.DRAINING,
         WaitReason.GPU_UNHEALTHY,
     }
-    shown = world.snapshot(max_tickets=10**6).queue
-    for ticket, view in zip(world.state.queue.in_order(), shown, strict=True):
-        assert (view.reason in gates) == is_gated(world, ticket), view
+    tickets = list(world.state.queue.in_order())
+    for ticket, view in zip(tickets, shown.queue, strict=True):
+        assert (view.reason in gates) == is_gated(world, ticket, tickets), view
 
 
 def check_empty(world: World) -> None:

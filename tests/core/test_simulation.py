@@ -1,25 +1,21 @@
-"""Random worlds, each from its seed. To replay one: `simulate(seed, steps)`."""
+"""Random worlds, each from its seed; a seed that fails is replayed with `python -m core.simulation SEED`."""
 
 import pytest
 
-from core.simulation import simulate
+from core.simulation import Life, simulate
 
-WORLDS, STEPS, BATCH = 300, 150, 20
+WORLDS, BATCH = 2000, 50
 
 
 @pytest.mark.parametrize("first", range(0, WORLDS, BATCH))
 def test_whatever_happens_the_invariants_hold(first: int) -> None:
-    grants = 0
+    life = Life()
     for seed in range(first, first + BATCH):
         try:
-            world = simulate(seed, STEPS)
-        except AssertionError as failure:
-            failure.add_note(f"seed {seed}, {STEPS} steps")
+            life += simulate(seed)
+        except Exception as failure:
+            failure.add_note(f"seed {seed}")
             raise
-        grants += world.newest_token
-    assert grants > BATCH * 100  # something has happened
-
-
-def test_a_seed_is_a_life() -> None:
-    first, second = simulate(42, 100), simulate(42, 100)
-    assert first.records == second.records
+    # Something has happened.
+    assert life.steps == BATCH * 200
+    assert min(life.granted, life.crashes, life.recovered, life.journal_failures) > BATCH / 4

@@ -105,12 +105,14 @@ async def _assemble(
         tokens_until=beginning.tokens_until,
     )
     history = History(
-        None,
+        kept.history,
         max_events=config.history.max_events,
         max_age=config.history.max_age,
         max_bytes=config.history.max_bytes,
         wall=wall,
     )
+    history.start()
+    stack.push_async_callback(history.close)
     metrics = Metrics(__version__, config.policies, lambda: runtime.snapshot(max_tickets=_SCRAPED_TICKETS))
     observers = (history, metrics, logs.EventLog())
     for observer in observers:

@@ -104,6 +104,10 @@ class PolicySection(Section):
     busy_policy: kinds.Busy = live(_POLICY.busy_policy, "What a request does when no GPU is to be had in time.")
     sharing: kinds.Sharing = live(_POLICY.sharing, "Whether a lease has its GPUs for itself.")
     memory: kinds.Size = live(_POLICY.memory_bytes, "The declared peak when a request names none; 0B: none.")
+    raise_after_out_of_memory: kinds.Flag = live(
+        _POLICY.raise_after_out_of_memory,
+        "Who ran out of memory declares at least 1.25 times its observed peak from then on.",
+    )
     max_concurrent_leases: kinds.Count = live(
         _POLICY.max_concurrent_leases, "Leases that a task type may have at once; 0: any number."
     )

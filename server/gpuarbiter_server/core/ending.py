@@ -5,9 +5,10 @@ gets its one terminal effect.
 """
 
 from gpuarbiter_server.core import cooldown
+from gpuarbiter_server.core.appetite import eater_of, judged, peak_of
 from gpuarbiter_server.core.effects import Ended
 from gpuarbiter_server.core.leases import Lease
-from gpuarbiter_server.core.model import EndReason, EventType, WorkReport, YieldReason
+from gpuarbiter_server.core.model import EndReason, EventType, WorkReport, WorkResult, YieldReason
 from gpuarbiter_server.core.offering import detach_from_gpus, withhold
 from gpuarbiter_server.core.records import EndedRecord
 from gpuarbiter_server.core.state import State
@@ -33,9 +34,12 @@ def finish(
         return withhold(state, lease, detail or f"it ended before it was offered: {reason.name}", now)
     if cause is None:
         cause = lease.pending_yield[0] if lease.pending_yield else YieldReason.UNSPECIFIED
+    report = judged(lease, reason, report)
     if report is not None and report.peak_memory_bytes:
         for _, share in lease.shares:
             share.peak = max(share.peak or 0, report.peak_memory_bytes)
+    if report is not None and report.result is WorkResult.OUT_OF_MEMORY:
+        state.appetites.ran_out(eater_of(lease), peak_of(lease))
     record = EndedRecord(
         lease.lease_id,
         lease.ticket.key,

@@ -64,6 +64,8 @@ class Policy:
     sharing: Sharing = Sharing.EXCLUSIVE
     # The declared peak when a request names none; 0: none.
     memory_bytes: int = 0
+    # Whether who ran out of memory declares at least 1.25 times its peak from then on.
+    raise_after_out_of_memory: bool = False
     # 0: without limit.
     max_concurrent_leases: int = 0
     watchdog: Watchdog = field(default_factory=Watchdog)

@@ -4,7 +4,10 @@ What is wrong with a request is found before anything is changed. A request that
 queue and the scheduler runs; only if it was not granted at once does it need a place there.
 """
 
+from dataclasses import replace
+
 from gpuarbiter_server.core.admission import infeasible
+from gpuarbiter_server.core.appetite import Eater
 from gpuarbiter_server.core.clocks import claim, set_hold, start_patience, stop_patience
 from gpuarbiter_server.core.effects import Failed, Granted
 from gpuarbiter_server.core.ending import ended_effect, finish
@@ -14,13 +17,14 @@ from gpuarbiter_server.core.explain import blockers_of, describe, facts_of, retr
 from gpuarbiter_server.core.granting import schedule
 from gpuarbiter_server.core.journaling import unavailable
 from gpuarbiter_server.core.leases import Lease
+from gpuarbiter_server.core.ledger import Gpu
 from gpuarbiter_server.core.model import AcquireRequest, EndReason, EventType, Identity, RequestKey, WaitReason
 from gpuarbiter_server.core.notices import tell
 from gpuarbiter_server.core.offering import take_back, tell_pending_yield
 from gpuarbiter_server.core.queueing import enter_queue, leave_queue, start_wait
 from gpuarbiter_server.core.snapshots import lease_view
 from gpuarbiter_server.core.state import State
-from gpuarbiter_server.core.terms import rejoined, terms_of
+from gpuarbiter_server.core.terms import Terms, rejoined, terms_of
 from gpuarbiter_server.core.ticket import Ticket
 from gpuarbiter_server.core.timers import Clock
 from gpuarbiter_server.core.withdrawal import expire_wait, give_up, refuse, remember, withdraw
@@ -92,12 +96,20 @@ def _ticket(state: State, event: Acquire, identity: Identity, now: float) -> Tic
     candidates = state.pick(request.gpu.candidates, everything=not request.gpu.candidates)
     number = state.next_arrival()
     request_id = request.request_id or _unused_id(state, identity, number)
-    terms = terms_of(request, state.settings)
+    terms = _terms(state, request, identity, candidates)
     ticket = Ticket(number, RequestKey(identity, request_id), request, terms, event.call, now)
     fitting = tuple(gpu for gpu in candidates if terms.memory_bytes <= gpu.capacity)
     # Without enough that fit it is refused; all are kept then, to say so.
     ticket.gpus = fitting if len(fitting) >= request.gpu.count else candidates
     return ticket
+
+
+def _terms(state: State, request: AcquireRequest, identity: Identity, candidates: tuple[Gpu, ...]) -> Terms:
+    """What was agreed; more memory than it declares, where it ran out of memory with that and the policy says so."""
+    terms = terms_of(request, state.settings)
+    least = min(state.appetites.least(Eater(identity, request.task_type)), max(gpu.capacity for gpu in candidates))
+    raises = state.settings.policy(request.task_type).raise_after_out_of_memory
+    return replace(terms, memory_bytes=least) if raises and 0 < terms.memory_bytes < least else terms
 
 
 def _unused_id(state: State, identity: Identity, number: int) -> str:

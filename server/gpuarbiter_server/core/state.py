@@ -7,6 +7,7 @@ to `effects`; `dirty` asks for a scheduling pass, `changed` for a new revision.
 from collections import Counter
 from collections.abc import Iterable
 
+from gpuarbiter_server.core.appetite import Appetites
 from gpuarbiter_server.core.effects import Effect, Recorded, Save, Unwatch, Watch
 from gpuarbiter_server.core.errors import unknown_gpu
 from gpuarbiter_server.core.events import Call
@@ -45,6 +46,7 @@ class State:
         self.gates = Gates()
         self.leases = LeaseTable(first_token=first_token, id_key=id_key)
         self.journal = journal
+        self.appetites = Appetites()
         # Live requests, waiting or held.
         self.requests: RequestIndex[Ticket | Lease] = RequestIndex()
         # The acquire streams that are there.

@@ -27,6 +27,7 @@ LEASE_HOLD = Metric("lease_hold_seconds", "histogram", "Time from grant to end o
 LEASE_ENDS = Metric("lease_ends", "counter", "Ended leases by how they ended.", ("gpu", "task", "end"))
 WATCHDOG = Metric("watchdog_actions", "counter", "What the watchdog did.", ("gpu", "task", "action"))
 YIELDS = Metric("yield_requests", "counter", "Yield requests by reason.", ("gpu", "task", "reason"))
+WORK = Metric("work", "counter", "Work that holders told of, or were seen to fail at.", ("task", "device", "result"))
 WAITERS = Metric("waiters", "gauge", "Waiting requests by what keeps them back.", ("gpu", "task", "reason"))
 LEASES = Metric("leases", "gauge", "Live leases by state.", ("gpu", "task", "state"))
 QUEUE_LIMIT = Metric("queue_limit", "gauge", "Requests that may wait for the GPU.", ("gpu",))

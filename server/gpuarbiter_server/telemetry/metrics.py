@@ -31,6 +31,7 @@ class Metrics:
         self._ends = self._counter(cat.LEASE_ENDS)
         self._watchdog = self._counter(cat.WATCHDOG)
         self._yields = self._counter(cat.YIELDS)
+        self._work = self._counter(cat.WORK)
         self._wait = self._histogram(cat.QUEUE_WAIT)
         self._hold = self._histogram(cat.LEASE_HOLD)
         self._poll = self._histogram(cat.NVML_POLL)
@@ -61,6 +62,9 @@ class Metrics:
     def observe(self, recorded: Recorded) -> None:
         """Counts an event."""
         task = self.task(recorded.task_type)
+        if recorded.report is not None:
+            report = recorded.report
+            self._work.labels(task, report.device.name.lower(), report.result.name.lower()).inc()
         gpus = recorded.gpus or (ANY_GPU,)
         match recorded.type:
             case EventType.GRANTED | EventType.DECLINED | EventType.FAILED:

@@ -193,6 +193,14 @@ def test_a_lease_on_a_gpu_that_is_gone_is_over() -> None:
     assert world.again(lease).ended.detail == "gpu:1 is not there any more"
 
 
+def test_a_gpu_that_was_away_for_a_start_is_cordoned_still() -> None:
+    world = world_with(count=2)
+    world.drain("gpu:1")
+    world.crash(specs=gpus(1))
+    world.crash(specs=gpus(2))
+    assert world.gpu("gpu:1").cordoned
+
+
 def test_gpus_are_found_by_their_uuid() -> None:
     world = world_with(count=2)
     lease = world.acquire(request_id="r", candidates=("gpu:1",))

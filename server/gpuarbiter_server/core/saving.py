@@ -20,9 +20,7 @@ def flush(state: State) -> None:
     """Hands out what has changed since the last time, once for each lease and GPU."""
     journal = state.journal
     if journal.leases:
-        for lease in journal.leases:
-            if lease.lease_id not in state.leases.live:
-                continue
+        for lease in [lease for lease in journal.leases if lease.lease_id in state.leases.live]:
             state.save(LeaseSaved(saved_lease(lease)))
             if not lease.offered:
                 journal.offers.setdefault(lease, journal.number)

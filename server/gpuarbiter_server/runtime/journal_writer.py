@@ -143,9 +143,9 @@ class JournalWriter:
             self._life += 1
             self._changes.clear()
         self._taking, self._behind = False, True
-        self._observer.journal_failed()
         self._tell(JournalFailed(detail))
         self._try_again_later()
+        _shown(self._observer.journal_failed)
 
     def _try_again_later(self) -> None:
         self._set_timer(self._loop.call_later(self._retry, self._try_again))
@@ -189,8 +189,8 @@ class JournalWriter:
         except Exception as error:  # noqa: BLE001 -- whatever it is, it is not written
             self._on_loop(self._on_failed, life, str(error))
         else:
-            self._observer.journal_committed(time.perf_counter() - began)
             self._on_loop(self._on_written, life, number)
+            _shown(self._observer.journal_committed, time.perf_counter() - began)
 
     def _reopen(self) -> None:
         try:
@@ -203,3 +203,11 @@ class JournalWriter:
     def _on_loop(self, function: Callable[..., None], *arguments: object) -> None:
         with suppress(RuntimeError):  # What a closed loop answers.
             self._loop.call_soon_threadsafe(function, *arguments)
+
+
+def _shown(function: Callable[..., None], *arguments: object) -> None:
+    """An observer that fails costs the journal nothing."""
+    try:
+        function(*arguments)
+    except Exception:
+        log.exception("an observer of the journal failed")

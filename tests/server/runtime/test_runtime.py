@@ -12,7 +12,10 @@ from gpuarbiter_server.core import events as ev
 from gpuarbiter_server.core.arbiter import Arbiter
 from gpuarbiter_server.core.errors import ArbiterError, ErrorReason
 from gpuarbiter_server.core.model import AcquireRequest, EndReason, EventType, GpuReading, GpuRequest, Holder, ProcessId
+from gpuarbiter_server.core.records import LeaseDropped, LeaseSaved, Saved
+from gpuarbiter_server.runtime.journal_writer import JournalWriter
 from gpuarbiter_server.runtime.runtime import Observer, Runtime
+from server.runtime import journals
 from support.logs import no_errors_logged
 from support.server import GIB, NotingMachine, configured, gpu_specs
 
@@ -38,6 +41,7 @@ class Bench:
         monitored: bool = False,
         observers: tuple[Observer, ...] = (),
         stall: float = math.inf,
+        journal: JournalWriter | None = None,
     ) -> None:
         self.clock = Clock()
         self.machine = NotingMachine()
@@ -48,8 +52,17 @@ class Bench:
             first_token=1,
             id_key=b"k",
             instance_id="i",
+            tokens_until=None if journal is None else 100,
         )
-        self.runtime = Runtime(self.arbiter, clock=self.clock, observers=observers, stall=stall)
+        self.serving: list[fx.Serving] = []
+        self.runtime = Runtime(
+            self.arbiter,
+            clock=self.clock,
+            observers=observers,
+            stall=stall,
+            journal=journal,
+            on_serving=self.serving.append,
+        )
         self.runtime.start(self.machine)
 
     def acquire(self, request_id: str = "", **fields: Any) -> "Stream":
@@ -409,3 +422,122 @@ async def test_the_machine_is_told_whom_to_watch_and_what_to_read():
     await bench.turn()
     assert waiting.kinds == ["Queued"]
     assert bench.machine.fast == frozenset({"gpu:0"})
+
+
+# -- with a journal --
+
+
+class Journaled(Bench):
+    """The same with a journal whose store the test steers."""
+
+    def __init__(self) -> None:
+        self.store = journals.Store()
+        self.writer = JournalWriter(self.store, journals.Noting(), retry=0.01)
+        super().__init__(journal=self.writer)
+
+    async def release(self, lease_id: str) -> fx.Effect:
+        return await self.runtime.ask(lambda call: ev.Release(call, ev.Caller(), lease_id))
+
+    async def end(self) -> None:
+        self.store.fault = ""
+        self.store.gate.set()
+        await self.writer.close(5.0)
+
+
+async def test_a_grant_is_told_once_it_is_written():
+    bench = Journaled()
+    bench.store.gate.clear()
+    held = bench.acquire("r")
+    await async_until(bench.store.entered.is_set, "for the commit to begin")
+    await bench.turn()
+    assert held.kinds == []
+    bench.store.gate.set()
+    await async_until(lambda: held.kinds == ["Granted"], "for the grant")
+    assert isinstance(bench.store.commits[0][-1], LeaseSaved)
+    await bench.end()
+
+
+async def test_a_release_is_answered_once_it_is_written_and_renewals_go_on():
+    bench = Journaled()
+    first, second = bench.acquire("r", ttl=60.0), bench.acquire("s")
+    await async_until(lambda: first.kinds == ["Granted"], "for the grant")
+    bench.store.gate.clear()
+    releasing = asyncio.create_task(bench.release(first.lease_id))
+    await async_until(lambda: first.kinds[-1] == "Ended", "for it to be released")
+    await bench.turn()
+    assert not releasing.done()
+    # Another call of the same time is not held up.
+    fence = await bench.runtime.ask(lambda call: ev.CheckFence(call, "gpu:0", 1))
+    assert isinstance(fence, fx.FenceChecked)
+    bench.store.gate.set()
+    assert isinstance(await releasing, fx.Released)
+    await async_until(lambda: second.kinds[-1] == "Granted", "for the next grant")
+    await bench.end()
+
+
+async def test_when_writing_fails_what_was_done_is_answered_and_grants_are_refused():
+    bench = Journaled()
+    held = bench.acquire("r")
+    await async_until(lambda: held.kinds == ["Granted"], "for the grant")
+    bench.store.fault = "No space left on device"
+    assert isinstance(await bench.release(held.lease_id), fx.Released)
+    assert [serving.up for serving in bench.serving] == [False]
+    refused = bench.acquire("s")
+    await bench.turn()
+    assert isinstance(refused.told[0], fx.Failed)
+    assert refused.told[0].error.reason is ErrorReason.JOURNAL_UNAVAILABLE
+    bench.store.fault = ""
+    await async_until(lambda: len(bench.serving) == 2, "for the journal to be back")
+    granted = bench.acquire("t")
+    await async_until(lambda: granted.kinds == ["Granted"], "for the grant")
+    await bench.runtime.until_settled()
+    await bench.end()
+
+
+async def test_changes_of_the_turn_in_which_writing_fails_are_not_waited_for():
+    bench = Journaled()
+    held = bench.acquire("r")
+    await async_until(lambda: held.kinds == ["Granted"], "for the grant")
+    bench.writer._on_failed(bench.writer._life, "bad")
+    bench.runtime._inbox.rotate(1)
+    releasing = asyncio.create_task(bench.release(held.lease_id))
+    assert isinstance(await releasing, fx.Released)
+    await bench.end()
+
+
+async def test_a_release_before_the_news_of_a_failure_is_answered_with_it():
+    bench = Journaled()
+    held = bench.acquire("r")
+    await async_until(lambda: held.kinds == ["Granted"], "for the grant")
+    releasing = asyncio.ensure_future(bench.release(held.lease_id))
+    await asyncio.sleep(0)
+    bench.writer._on_failed(bench.writer._life, "bad")
+    assert isinstance(await releasing, fx.Released)
+    await bench.end()
+
+
+async def test_what_is_left_is_taken_up_and_written_before_anything_else():
+    bench = Journaled()
+    held = bench.acquire("r")
+    await async_until(lambda: held.kinds == ["Granted"], "for the grant")
+    saved = bench.store.commits[0][-1]
+    assert isinstance(saved, LeaseSaved)
+    await bench.end()
+    after = Journaled()
+    await after.runtime.recover(ev.Recover(Saved(leases=(saved.lease,))))
+    assert [lease.lease_id for lease in after.runtime.snapshot().leases] == [held.lease_id]
+    assert isinstance(after.store.commits[0][0], LeaseSaved)
+    await after.end()
+
+
+async def test_where_nothing_is_left_nothing_is_waited_for():
+    bench = Journaled()
+    await bench.runtime.recover(ev.Recover(Saved()))
+    assert not bench.store.commits
+    await bench.end()
+
+
+async def test_without_a_journal_nothing_is_to_be_saved():
+    bench = Bench()
+    with pytest.raises(AssertionError):
+        bench.runtime._carry_out(fx.Save(1, LeaseDropped("x")))

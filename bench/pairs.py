@@ -70,7 +70,7 @@ async def _session(stub: bindings.GpuArbiterStub) -> AsyncIterator[Pair]:
 SHAPES = {"Acquire stream + Release": _streams, "Session": _session}
 
 
-async def _measure(server: Server, shape: str, first: int, count: int) -> Sample:
+async def measure(server: Server, shape: str, first: int, count: int) -> Sample:
     async with (
         grpc.aio.insecure_channel(server.target) as channel,
         SHAPES[shape](bindings.GpuArbiterStub(channel)) as pair,
@@ -95,7 +95,7 @@ def rows(*, quick: bool) -> list[tuple[str, ...]]:
             pairs = []
             for turn in range(rounds):
                 first = turn * (count + 20)
-                pairs.append([asyncio.run(_measure(server, shape, first, count)) for server in (bare, ours)])
+                pairs.append([asyncio.run(measure(server, shape, first, count)) for server in (bare, ours)])
             wall = [statistics.median(pair[side].wall for pair in pairs) * 1e6 for side in (0, 1)]
             cpu = [statistics.median(pair[side].cpu for pair in pairs) * 1e6 for side in (0, 1)]
             ratios = [ours_.cpu / bare_.cpu for bare_, ours_ in pairs]

@@ -43,13 +43,14 @@ def floor() -> Iterator[Server]:
 
 @contextlib.contextmanager
 def arbiter(*settings: str) -> Iterator[Server]:
-    """The arbiter with one configured exclusive GPU, unless the settings say otherwise."""
+    """The arbiter with one configured exclusive GPU and a durable journal, unless the settings say otherwise."""
     with tempfile.TemporaryDirectory() as folder:
         socket = f"{folder}/arbiter.sock"
         said = [
             "gpus=[{key: 'gpu:0', memory: 24GiB}]",
             "listen={grpc: off, http: '127.0.0.1:0'}",
             f"listen.socket={socket}",
+            f"journal.path={folder}/state",
             "log_level=warning",
             *settings,
         ]

@@ -20,7 +20,8 @@ def test_a_grant_is_offered_once_it_is_written() -> None:
     world = lagging()
     stream = world.acquire(request_id="r")
     assert stream.waiting
-    assert not world.recorded(EventType.GRANTED)
+    # It is decided, and told as such.
+    assert len(world.recorded(EventType.GRANTED)) == 1
     world.advance(0.5)
     world.write()
     assert stream.held
@@ -136,6 +137,7 @@ def test_who_has_just_come_is_refused() -> None:
     assert "No space left on device" in stream.error.message
     assert stream.error.retry_after == 1.0
     assert not world.snapshot().leases
+    assert world.recorded(EventType.ENDED)[-1].detail == "not taken: it could not be written"
     assert world.effects[0] == fx.Serving(up=False, detail="the journal cannot be written: No space left on device")
 
 

@@ -1,6 +1,7 @@
 """What is refused says why, what is in the way, and when to come again."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import grpc
 import pytest
@@ -100,10 +101,10 @@ def test_a_bad_value_in_the_environment_stops_the_start(launch: Start):
     assert "400ms" in refused.output
 
 
-def test_a_second_arbiter_on_the_same_address_refuses_to_start(arbiterd: Start, launch: Start):
+def test_a_second_arbiter_on_the_same_address_refuses_to_start(arbiterd: Start, launch: Start, tmp_path: Path):
     first = arbiterd()
     for taken in (f"listen.grpc={first.grpc}", f"listen.http={first.http}", "listen.socket=auto"):
-        second = launch("listen.socket=off", taken)
+        second = launch("listen.socket=off", taken, f"journal.path={tmp_path}")
         assert second.wait() == 1
         address = first.socket if taken == "listen.socket=auto" else taken.partition("=")[2]
         assert address in second.output

@@ -12,7 +12,7 @@ from gpuarbiter_server.core.clocks import start_hold
 from gpuarbiter_server.core.effects import Refresh, SampleFast
 from gpuarbiter_server.core.explain import wait_reason
 from gpuarbiter_server.core.ledger import Gpu
-from gpuarbiter_server.core.model import WaitReason
+from gpuarbiter_server.core.model import EventType, WaitReason
 from gpuarbiter_server.core.offering import offer
 from gpuarbiter_server.core.queueing import leave_queue
 from gpuarbiter_server.core.share import Share
@@ -85,6 +85,8 @@ def grant(state: State, ticket: Ticket, gpus: list[Gpu], now: float) -> None:
     state.requests.put(ticket.key, lease)
     start_hold(state, lease, now)
     state.calls[call] = lease
+    # Told when it is decided: what is granted in which order is not the journal's business.
+    state.record(EventType.GRANTED, lease, waited=lease.queue_wait, outcome="granted")
     if lease.offered:
         offer(state, lease, now)
     state.changed = True

@@ -17,6 +17,7 @@ from gpuarbiter_server.core.state import State
 from gpuarbiter_server.core.timers import Clock
 from gpuarbiter_server.core.withdrawal import refuse
 
+_WHY = "it could not be written"
 # When to ask again, in seconds: the journal is tried about as often.
 _RETRY = 1.0
 
@@ -68,7 +69,7 @@ def _not_granted(state: State, lease: Lease, now: float) -> None:
     """A request that had a place keeps it; one that had just come is refused like any that comes now."""
     ticket = lease.ticket
     if ticket.told_position:
-        take_back(state, lease, now)
+        take_back(state, lease, _WHY, now)
         if ticket.told_call != ticket.call or now - ticket.told_at >= LEAST_INTERVAL:
             tell(state, ticket, now)
         else:
@@ -76,5 +77,5 @@ def _not_granted(state: State, lease: Lease, now: float) -> None:
         return
     error = unavailable(state)
     assert error is not None, "nothing is taken back while the journal can be written"
-    forget(state, lease, now)
+    forget(state, lease, _WHY, now)
     refuse(state, ticket, error, WaitReason.JOURNAL, now)

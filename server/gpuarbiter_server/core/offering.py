@@ -24,7 +24,6 @@ def offer(state: State, lease: Lease, now: float) -> None:
     if lease.listener is None:
         start_patience(state, lease, now)
     state.emit(Granted(call, lease_view(state, lease, now), final=lease.ticket.request.detached))
-    state.record(EventType.GRANTED, lease, waited=lease.queue_wait, outcome="granted")
     tell_pending_yield(state, lease, now)
     state.changed = True
 
@@ -38,10 +37,10 @@ def tell_pending_yield(state: State, lease: Lease, now: float) -> None:
         state.emit(YieldRequested(lease.listener, reason, grace, asked.detail))
 
 
-def take_back(state: State, lease: Lease, now: float) -> None:
+def take_back(state: State, lease: Lease, why: str, now: float) -> None:
     """Its request waits again, where it waited before."""
     ticket = lease.ticket
-    _undo(state, lease, now)
+    _undo(state, lease, why, now)
     if ticket.call is not None:
         state.calls[ticket.call] = ticket
     state.requests.put(ticket.key, ticket)
@@ -50,10 +49,10 @@ def take_back(state: State, lease: Lease, now: float) -> None:
     start_wait(state, ticket, now)
 
 
-def forget(state: State, lease: Lease, now: float) -> None:
+def forget(state: State, lease: Lease, why: str, now: float) -> None:
     """Nothing is left of it or of its request; what its stream is told is the caller's business."""
     ticket = lease.ticket
-    _undo(state, lease, now)
+    _undo(state, lease, why, now)
     state.requests.remove(ticket.key)
     if ticket.call is not None:
         state.calls.pop(ticket.call, None)
@@ -65,7 +64,7 @@ def forget(state: State, lease: Lease, now: float) -> None:
 
 def withhold(state: State, lease: Lease, why: str, now: float) -> EndedRecord:
     """It ended before it could be offered: its request is cancelled."""
-    forget(state, lease, now)
+    forget(state, lease, why, now)
     ticket = lease.ticket
     state.record(EventType.FAILED, ticket, detail=why, outcome="cancelled")
     if ticket.call is not None:
@@ -84,8 +83,9 @@ def detach_from_gpus(state: State, lease: Lease, now: float, *, used: bool) -> N
     state.dirty = True
 
 
-def _undo(state: State, lease: Lease, now: float) -> None:
+def _undo(state: State, lease: Lease, why: str, now: float) -> None:
     """Takes the grant out of the books."""
+    state.record(EventType.ENDED, lease, detail=f"not taken: {why}", held=0.0, end_reason=EndReason.CANCELLED)
     detach_from_gpus(state, lease, now, used=False)
     state.drop(lease)
     lease.ticket.call = lease.call

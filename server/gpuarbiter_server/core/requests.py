@@ -307,9 +307,5 @@ def _take_grant_back(state: State, lease: Lease, now: float) -> None:
     if not ticket.named:
         finish(state, lease, EndReason.DISCONNECTED, now, detail="never taken", delivered=False)
         return
-    if lease.offered:
-        state.record(
-            EventType.ENDED, lease, detail="not taken: back in the queue", held=0.0, end_reason=EndReason.DISCONNECTED
-        )
-    take_back(state, lease, now)
+    take_back(state, lease, "its stream was gone", now)
     _ticket_left_alone(state, ticket, now)

@@ -349,6 +349,7 @@ class TestPolicies:
             "busy_policy": "SKIP",
             "sharing": "SHARED",
             "memory": "8MiB",
+            "raise_after_out_of_memory": "true",
             "max_concurrent_leases": "9",
             "watchdog": "{warn: false, yield: false, grace: 10s, revoke: true}",
         }
@@ -364,6 +365,7 @@ class TestPolicies:
             BusyPolicy.SKIP,
             Sharing.SHARED,
             8 * 1024**2,
+            True,
             9,
             Watchdog(False, False, 10.0, True),
         )

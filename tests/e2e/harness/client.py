@@ -167,6 +167,11 @@ class Client:
         events = await eventually(lambda: self.events(kind, lease_id=lease_id), f"an event {kind}")
         return events[-1]
 
+    async def config(self) -> admin_pb2.GetConfigResponse:
+        """The configuration in force."""
+        response: admin_pb2.GetConfigResponse = await self._admin.GetConfig(admin_pb2.GetConfigRequest())
+        return response
+
     async def close(self) -> None:
         await self._channel.close()
 

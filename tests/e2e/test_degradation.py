@@ -1,5 +1,6 @@
 """When GPUs, the driver or its answers go missing: what is hit is marked, all else goes on, and it comes back."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from e2e.harness.client import Client
 from e2e.harness.waiting import eventually
 from fakes.nvml import FakeNvml
 from gpuarbiter.v1 import snapshot_pb2
+from support import soak
 from support.messages import GIB
 from support.process import Arbiterd
 from support.refusals import Refusal
@@ -18,6 +20,8 @@ Connect = Callable[[Arbiterd], Client]
 
 OK, STALE, LOST = snapshot_pb2.GPU_HEALTH_OK, snapshot_pb2.GPU_HEALTH_STALE, snapshot_pb2.GPU_HEALTH_LOST
 FAST = "sampler.interval=50ms"
+# From asking for a lease to having given it back, on a machine that has other things to do.
+PROMPT_SECONDS = 1.0
 # A code of NVML: the library is there, the driver module is not.
 DRIVER_NOT_LOADED = 9
 
@@ -75,6 +79,34 @@ async def test_a_call_that_hangs_makes_its_gpu_stale_and_hinders_nobody(
     await client.release(blind)
     fake.restore(0)
     await healths(client, OK, OK)
+
+
+async def test_leases_go_on_for_as_long_as_a_call_hangs(
+    arbiterd: Start, connect: Connect, fake: FakeNvml, capsys: pytest.CaptureFixture[str]
+):
+    client = connect(arbiterd("gpus=auto", FAST, more=fake.env))
+    await healths(client, OK, OK)
+    held = await client.acquire(client="held", candidates=["gpu:0"], shared=True, memory=GIB, max_hold=0).granted()
+    fake.hang(0, seconds=600)
+    await healths(client, STALE, OK)
+    hangs_until, slowest, count = time.monotonic() + (30.0 if soak.wanted() else 1.0), 0.0, 0
+    while time.monotonic() < hangs_until:
+        for gpu in ("gpu:0", "gpu:1"):
+            asked = time.monotonic()
+            lease = await client.acquire(candidates=[gpu], shared=True, memory=GIB).granted()
+            await client.renew(held)
+            await client.release(lease)
+            slowest, count = max(slowest, time.monotonic() - asked), count + 1
+    with soak.figures(capsys):
+        print(
+            f"\n{count} leases while a call of the driver hung; the slowest, from asking to released, {slowest:.3f} s"
+        )
+    assert slowest < PROMPT_SECONDS
+    assert [gpu.health for gpu in (await client.snapshot()).gpus] == [STALE, OK]
+    # It returns in the end.
+    fake.restore(0)
+    await healths(client, OK, OK)
+    assert not (await client.release(held)).already_ended
 
 
 async def test_a_call_that_hangs_does_not_keep_the_arbiter_from_stopping(

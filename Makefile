@@ -11,9 +11,14 @@ PYTHON := $(BIN)/python
 STAMP := $(VENV)/.installed
 NODE_STAMP := clients/ts/node_modules/.installed
 PROTOS := $(wildcard proto/gpuarbiter/v1/*.proto)
+WORLDS ?= 100000
+# Where the faults are; what takes long has a short form in `make test` and its full one here.
+FAULTS := tests/e2e/test_kill.py tests/e2e/test_arbiter_faults.py tests/e2e/test_network.py tests/e2e/test_network_cuts.py \
+	tests/e2e/test_invalid.py tests/e2e/test_holders.py tests/e2e/test_degradation.py tests/e2e/test_churn.py \
+	tests/e2e/test_plugging.py tests/e2e/test_soak.py tests/server/api/test_cancel_everywhere.py tests/server/store/test_journal_fuzz.py
 PYTHON_CODE := server clients/python tests bench tools
 
-.PHONY: help run test check fix proto bench lock clean
+.PHONY: help run test soak check fix proto bench lock clean
 
 help:  ## Lists the targets.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +50,11 @@ ifdef COVERAGE
 else
 	$(PYTHON) -m pytest -n 2 --dist worksteal
 endif
+
+soak: $(STAMP)  ## Lives through WORLDS=100000 simulated worlds, plants known bugs, runs every fault in full; prints the figures.
+	cd tests && $(CURDIR)/$(PYTHON) -m core.soak $(WORLDS)
+	cd tests && $(CURDIR)/$(PYTHON) -m core.soak --mutations
+	GPU_ARBITER_SOAK=1 GPU_ARBITER_FUZZ=20000 $(PYTHON) -m pytest -s -n 0 --timeout=1800 $(FAULTS)
 
 check: $(STAMP) $(NODE_STAMP)  ## Lint, types, layers, contract, generated code: everything but the tests.
 	$(BIN)/ruff check $(PYTHON_CODE)

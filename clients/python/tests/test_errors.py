@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import gpuarbiter
 from gpuarbiter._errors import BY_REASON
 from gpuarbiter._reporting import report_of
-from gpuarbiter._status import DETAILS_KEY, from_status
+from gpuarbiter._status import DETAILS_KEY, from_status, may_have_arrived
 from gpuarbiter.sim import SimulatedOutOfMemory
 from gpuarbiter.v1 import error_pb2
 
@@ -81,6 +81,23 @@ def test_without_a_reason_the_code_decides(code: str, kind: type, transient: boo
 def test_what_cannot_be_granted_just_now_is_transient():
     assert from_status("UNAVAILABLE", "m", details(reason="JOURNAL_UNAVAILABLE")).transient
     assert not from_status("RESOURCE_EXHAUSTED", "m", details()).transient
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "reason", "arrived"),
+    [
+        ("UNAVAILABLE", "failed to connect to all addresses; last error: refused", "", False),
+        ("UNAVAILABLE", "connections to all backends failing; last error: refused", "", False),
+        ("UNAVAILABLE", "errors resolving node:1: [...]", "", False),
+        ("UNAVAILABLE", "Socket closed", "", True),
+        ("INTERNAL", "RST_STREAM", "", True),
+        ("UNAVAILABLE", "the arbiter is shutting down", "SHUTDOWN", False),
+        ("FAILED_PRECONDITION", "no way", "", False),
+    ],
+)
+def test_whether_a_call_may_have_arrived(code: str, message: str, reason: str, arrived: bool):
+    error = from_status(code, message, details(reason=reason) if reason else ())
+    assert may_have_arrived(error) is arrived
 
 
 def test_a_lease_that_ended_is_a_lease_that_is_lost():

@@ -27,14 +27,19 @@ def asked(reason: int = lease_pb2.YIELD_REASON_QUANTUM, grace: float | None = No
 
 
 def test_a_grant_is_counted_from_its_sending_and_waiting():
-    assert grant_moment(sent=10, queue_wait=timedelta(seconds=3), received=13.2) == 13
+    assert grant_moment(10, 10, timedelta(seconds=3), received=13.2) == 13
     # A lease that was joined: it waited long ago.
-    assert grant_moment(sent=10, queue_wait=timedelta(seconds=60), received=10.1) == 10
+    assert grant_moment(10, 10, timedelta(seconds=60), received=10.1) == 10
+    # Asked again: what is said of the lease was said after that, and the wait is that since the first time...
+    assert grant_moment(10, 14, timedelta(seconds=5), received=15.2) == 15
+    # ... or, as the arbiter began anew, since some moment in between.
+    assert grant_moment(10, 14, timedelta(seconds=1), received=15.2) == 14
 
 
-@given(sent=st.floats(0, 1e6), wait=st.floats(0, 1e6), lag=st.floats(0, 1e6))
-def test_the_moment_never_lies_after_the_answer(sent: float, wait: float, lag: float):
-    assert sent <= grant_moment(sent, timedelta(seconds=wait), sent + lag) <= sent + lag
+@given(first=st.floats(0, 1e6), later=st.floats(0, 1e6), wait=st.floats(0, 1e6), lag=st.floats(0, 1e6))
+def test_the_moment_lies_between_the_last_sending_and_the_answer(first: float, later: float, wait: float, lag: float):
+    sent = first + later
+    assert sent <= grant_moment(first, sent, timedelta(seconds=wait), sent + lag) <= sent + lag
 
 
 def test_deadlines_count_from_the_given_moment():

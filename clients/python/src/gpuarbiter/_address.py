@@ -26,11 +26,12 @@ CHANNEL_OPTIONS: Sequence[tuple[str, str | int]] = (
     ("grpc.http2.ping_timeout_ms", 1_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    # gRPC's own are made for the internet: after an outage the first call would wait for seconds. The
-    # minimum is the time-out of a connect, too, so it must not be short.
+    # gRPC's own are made for the internet: after an outage the first call would wait for seconds. These and the
+    # library's own pause add up, and are to stay well within the two seconds in which it is back. The minimum is
+    # the time-out of a connect, too, so it must not be short.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 2_000),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 500),
     # The arbiter is on this node: http_proxy in the environment is not about it.
     ("grpc.enable_http_proxy", 0),
     ("grpc.primary_user_agent", f"gpu-arbiter-client-python/{__version__}"),

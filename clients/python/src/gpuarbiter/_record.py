@@ -18,14 +18,14 @@ from gpuarbiter.v1 import lease_pb2
 DISCONNECT_GRACE_SECONDS = 5.0
 
 
-def grant_moment(sent: float, queue_wait: timedelta, received: float) -> float:
-    """The latest moment that cannot lie after the grant: from here a careful holder counts.
+def grant_moment(first_sent: float, sent: float, waited: timedelta, received: float) -> float:
+    """The latest moment that cannot lie after what a grant says of its lease: from here a careful holder counts.
 
-    A grant that arrived earlier than sending and waiting would allow is a lease that was joined: its
-    queue_wait lies in the past, and only the sending is sure to lie before the answer.
+    It was said after this sending, and after the wait that cannot have begun before the first one. A grant that
+    arrived earlier than that allows is a lease that was joined: the wait lies in the past.
     """
-    moment = sent + queue_wait.total_seconds()
-    return moment if moment <= received else sent
+    moment = first_sent + waited.total_seconds()
+    return max(sent, moment) if moment <= received else sent
 
 
 class LeaseRecord:

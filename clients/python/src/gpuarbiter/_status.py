@@ -65,6 +65,19 @@ def _class_of(reason: str, code: str) -> type[ArbiterError]:
     return Unauthenticated if code == "UNAUTHENTICATED" else ArbiterError
 
 
+# How gRPC words that it had no connection to send a call over.
+_NO_CONNECTION = ("failed to connect to all addresses", "connections to all backends failing", "errors resolving")
+
+
+def may_have_arrived(failure: ArbiterError) -> bool:
+    """Whether the arbiter may have taken the call in although its answer never came: the line broke beneath it.
+
+    Wordings that are not known count as yes: that costs time, where a no could cost a lease.
+    """
+    lost = failure.code in TRANSPORT_CODES and not failure.reason
+    return lost and not any(words in failure.message for words in _NO_CONNECTION)
+
+
 _KNOWN = (error_details_pb2.ErrorInfo, error_details_pb2.RetryInfo, error_details_pb2.BadRequest)
 
 

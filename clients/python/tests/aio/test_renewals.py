@@ -143,3 +143,20 @@ async def test_a_detached_lease_whose_renewals_fail_for_its_ttl_is_lost(
     ):
         await async_until(lambda: lease.lost)
         assert lease.lost_reason == "TTL_EXPIRED"
+
+
+async def test_a_renewal_that_hangs_does_not_hide_that_the_ttl_is_over(
+    scripted: ScriptedArbiter, arbiter: AsyncArbiter
+):
+    allowed: list[float] = []
+
+    def short_of_time(_request: Any, context: Any):
+        allowed.append(context.time_remaining())
+        return pb.RenewResponse(ttl_remaining=seconds(0.3))
+
+    scripted.answers["Renew"] = short_of_time
+    async with (
+        arbiter.lease("ASR", ttl="300ms", detached=True, request_id="mine"),
+    ):
+        await async_until(lambda: len(allowed) >= 2)
+    assert max(allowed) <= 0.3

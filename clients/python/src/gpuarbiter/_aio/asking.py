@@ -1,29 +1,35 @@
 """From the request to its answer: waiting in the queue.
 
 Law: a request that its caller gives up on (cancelled, interrupted, a raising program) is taken back, so
-that no GPU is granted to nobody. A wait goes on through a restart of the arbiter, by the same request_id.
+that no GPU is granted to nobody. One that the arbiter may have taken in, and whose line broke, is asked again
+by the same request_id, through a restart of the arbiter too: it may be a lease by now. One that found nobody
+to take it in fails at once.
 """
 
 import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
-from gpuarbiter import _clock, _convert, _outcomes, _record
+from gpuarbiter import _clock, _convert, _outcomes, _record, _status
 from gpuarbiter._aio import backend
 from gpuarbiter._aio.connection import AsyncConnection
-from gpuarbiter._errors import ArbiterError, ArbiterUnavailable, LeaseEnded
+from gpuarbiter._errors import ArbiterError, ArbiterUnavailable, JournalUnavailable, LeaseEnded
 from gpuarbiter._values import Queued
 from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
 from gpuarbiter.v1 import lease_pb2
 
 logger = logging.getLogger("gpuarbiter")
 
-# How long a request that was waiting already asks again while the arbiter is away; a restart takes less.
+# How long a request asks again while the arbiter is away, where its max_wait does not say; a restart takes less.
 OUTAGE_SECONDS = 10.0
+# However short its max_wait: it bounds the wait for a GPU, and what may have been granted is worth a moment more.
+LEAST_OUTAGE_SECONDS = 2.0
 FIRST_PAUSE_SECONDS = 0.1
-LONGEST_PAUSE_SECONDS = 1.0
+# With gRPC's own pause (see CHANNEL_OPTIONS) this is how long after the arbiter's return it can take to be back.
+LONGEST_PAUSE_SECONDS = 0.5
 _WITHDRAW_SECONDS = 2.0
 
 
@@ -48,8 +54,10 @@ class AsyncAsking:
         self._connection = connection
         self._request = request
         self._on_queued = on_queued
+        # By the stream of now, and by any so far.
         self._queued = False
-        self._sent = 0.0
+        self._ever_queued = False
+        self._first_sent = 0.0
 
     async def answer(self) -> AsyncAnswer:
         """The grant or the decline.
@@ -66,36 +74,43 @@ class AsyncAsking:
             raise
 
     async def _wait(self) -> AsyncAnswer:
-        # Counted from the first sending: it cannot lie after the arbiter's enqueueing, joined or not.
-        self._sent = _clock.now()
-        broken_at: float | None = None
-        pause = FIRST_PAUSE_SECONDS
+        self._first_sent = _clock.now()
+        pause, ask_until = FIRST_PAUSE_SECONDS, 0.0
+        taken_in = False
         while True:
-            was_queued, self._queued = self._queued, False
+            self._queued = False
             try:
                 return await self._ask()
-            except ArbiterUnavailable as failure:
-                if self._queued:  # by this very stream: a new outage begins
-                    broken_at, pause = None, FIRST_PAUSE_SECONDS
-                self._queued = was_queued or self._queued
+            except (ArbiterUnavailable, JournalUnavailable) as failure:
                 now = _clock.now()
-                broken_at = now if broken_at is None else broken_at
-                if not self._queued or now - broken_at >= OUTAGE_SECONDS:
+                if self._queued or not taken_in:  # until now there was no outage, or it was over
+                    pause, ask_until = FIRST_PAUSE_SECONDS, self._ask_until(now)
+                taken_in = taken_in or self._queued or _status.may_have_arrived(failure)
+                if not taken_in or now >= ask_until or self._connection.closed:
                     raise
                 logger.info("request %s: %s; asking again", self._request.request_id, failure)
             await backend.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            await self._connection.attest(self._request)
+
+    def _ask_until(self, now: float) -> float:
+        """How long an outage that begins now may last for this request."""
+        if not self._request.HasField("max_wait"):
+            return now + OUTAGE_SECONDS
+        until = self._first_sent + self._request.max_wait.ToTimedelta().total_seconds()
+        if not self._ever_queued:  # nobody has said that it waits
+            until = min(until, now + OUTAGE_SECONDS)
+        return max(until, now + LEAST_OUTAGE_SECONDS)
 
     async def _ask(self) -> AsyncAnswer:
+        sent = _clock.now()
         stream = self._connection.stream("Acquire", self._request)
         grant: AsyncGrant | None = None
         try:
             while (event := await stream.read()) is not None:
                 kind = event.WhichOneof("event")
                 if kind == "granted":
-                    lease = event.granted.lease
-                    wait = lease.queue_wait.ToTimedelta()
-                    grant = AsyncGrant(lease, _record.grant_moment(self._sent, wait, _clock.now()), stream)
+                    grant = AsyncGrant(event.granted.lease, self._counted_from(event.granted.lease, sent), stream)
                     return grant
                 if kind == "declined":
                     return _convert.declined(event.declined)
@@ -108,8 +123,13 @@ class AsyncAsking:
             if grant is None or self._request.detached:
                 stream.cancel()
 
+    def _counted_from(self, lease: lease_pb2.Lease, sent: float) -> float:
+        # Granted at once, or joined: then its queue_wait is that of long ago.
+        waited = lease.queue_wait.ToTimedelta() if self._queued else timedelta(0)
+        return _record.grant_moment(self._first_sent, sent, waited, _clock.now())
+
     async def _tell(self, message: pb.Queued) -> None:
-        self._queued = True
+        self._queued = self._ever_queued = True
         if self._on_queued is None:
             return
         try:

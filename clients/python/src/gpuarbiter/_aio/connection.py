@@ -11,6 +11,7 @@ import grpc
 from gpuarbiter import _address, _holder, _status
 from gpuarbiter._aio import backend
 from gpuarbiter.v1 import admin_pb2_grpc, gpu_arbiter_pb2_grpc, lease_pb2
+from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
 
 CALL_SECONDS = 10.0
 
@@ -71,6 +72,13 @@ class AsyncConnection:
         path = _holder.attestation_socket(self.target)
         attestation = "" if path is None else await backend.blocking(_holder.read_attestation, path)
         return _holder.holder(self._client_id, attestation=attestation)
+
+    async def attest(self, request: pb.AcquireRequest) -> None:
+        """Proves the process of a request anew: who joins a restarted arbiter with an old proof has none there."""
+        path = _holder.attestation_socket(self.target)
+        if path is not None:
+            proof = await backend.blocking(_holder.read_attestation, path)
+            request.holder.attestation = proof or request.holder.attestation
 
     async def close(self) -> None:
         """Closes the channel; what still runs over it is cancelled."""

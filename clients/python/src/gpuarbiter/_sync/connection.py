@@ -12,6 +12,7 @@ import grpc
 from gpuarbiter import _address, _holder, _status
 from gpuarbiter._sync import backend
 from gpuarbiter.v1 import admin_pb2_grpc, gpu_arbiter_pb2_grpc, lease_pb2
+from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
 
 CALL_SECONDS = 10.0
 
@@ -72,6 +73,13 @@ class Connection:
         path = _holder.attestation_socket(self.target)
         attestation = "" if path is None else backend.blocking(_holder.read_attestation, path)
         return _holder.holder(self._client_id, attestation=attestation)
+
+    def attest(self, request: pb.AcquireRequest) -> None:
+        """Proves the process of a request anew: who joins a restarted arbiter with an old proof has none there."""
+        path = _holder.attestation_socket(self.target)
+        if path is not None:
+            proof = backend.blocking(_holder.read_attestation, path)
+            request.holder.attestation = proof or request.holder.attestation
 
     def close(self) -> None:
         """Closes the channel; what still runs over it is cancelled."""

@@ -11,7 +11,19 @@ from datetime import timedelta
 from typing import Any
 
 from gpuarbiter import _clock, _convert
-from gpuarbiter._errors import ArbiterError, LeaseEnded, LeaseLost, StaleToken, UnknownLease, WaitTimeout
+from gpuarbiter._errors import (
+    ArbiterError,
+    ClientLimit,
+    GpuUnavailable,
+    Infeasible,
+    LeaseEnded,
+    LeaseLost,
+    QueueFull,
+    StaleToken,
+    UnknownGpu,
+    UnknownLease,
+    WaitTimeout,
+)
 from gpuarbiter._record import LeaseRecord
 from gpuarbiter._sync import backend
 from gpuarbiter._sync.asking import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
@@ -26,6 +38,9 @@ logger = logging.getLogger("gpuarbiter")
 # A ttl survives two lost renewals.
 RENEWALS_PER_TTL = 3
 _SETTLE_SECONDS = 1.0
+# What only a request that is new to the arbiter is told: it no longer knows the lease.
+_TOLD_TO_NEW_REQUESTS = (WaitTimeout, QueueFull, ClientLimit, Infeasible, UnknownGpu, GpuUnavailable)
+_UNKNOWN = "the arbiter does not know the lease any more"
 
 
 class Keeper:
@@ -114,7 +129,7 @@ class Keeper:
             self._joined(event.granted.lease)
         elif self._joining and kind in {"queued", "declined"}:
             # The arbiter began anew with this request_id: it no longer knows the lease.
-            self._lose("NOT_RECOVERED", "the arbiter does not know the lease any more")
+            self._lose("NOT_RECOVERED", _UNKNOWN)
             backend.spawn(self._give_back, pb.ReleaseRequest(request_id=self._rejoin_request.request_id))
 
     def _joined(self, lease: lease_pb2.Lease) -> None:
@@ -124,11 +139,12 @@ class Keeper:
             self._record.mended()
             logger.info("lease %s: joined again", lease.lease_id)
             return
-        self._lose("NOT_RECOVERED", "the arbiter does not know the lease any more")
+        self._lose("NOT_RECOVERED", _UNKNOWN)
         backend.spawn(self._give_back, pb.ReleaseRequest(lease_id=lease.lease_id, fencing_token=lease.fencing_token))
 
     def _rejoin(self) -> ArbiterError | None:
         self._joining = True
+        self._connection.attest(self._rejoin_request)
         self._sent = _clock.now()
         self._stream = self._connection.stream("Acquire", self._rejoin_request)
         if self._stopped.is_set():  # it may have cancelled the stream before this one
@@ -137,9 +153,10 @@ class Keeper:
 
     def _settled(self, failure: ArbiterError | None) -> bool:
         """Whether the lease is over after its stream ended so; otherwise the line broke."""
-        if not self._record.over and failure is not None and failure.reason and not failure.transient:
-            unknown = isinstance(failure, WaitTimeout)
-            self._lose("NOT_RECOVERED" if unknown else end_reason(failure), failure.message)
+        if isinstance(failure, _TOLD_TO_NEW_REQUESTS):
+            self._lose("NOT_RECOVERED", f"{_UNKNOWN} ({failure.message})")
+        elif failure is not None and failure.reason and not failure.transient:
+            self._lose(end_reason(failure), failure.message)
         return self._record.over
 
     # -- the time that is left without a line ----------------------------------------------------
@@ -207,7 +224,7 @@ class Keeper:
         pause = interval
         while not self._stopped.wait(pause) and not self._record.over:
             try:
-                self.renew(seconds=max(interval, 1.0))
+                self.renew(seconds=self._answer_within(max(interval, 1.0)))
             except ArbiterError as failure:
                 pause = min(interval, LONGEST_PAUSE_SECONDS)
                 logger.warning("lease %s: not renewed: %s", self._record.lease.lease_id, failure)
@@ -217,6 +234,11 @@ class Keeper:
                 pause = interval
                 if self.detached:
                     self._record.mended()
+
+    def _answer_within(self, seconds: float) -> float:
+        """A detached lease has nothing but its renewals: one that hangs must not hide that the ttl is over."""
+        until = self._record.ttl_deadline
+        return seconds if until is None or not self.detached else max(0.0, min(seconds, until - _clock.now()))
 
 
 def end_reason(failure: ArbiterError) -> str:

@@ -1,0 +1,92 @@
+"""Clients come and go all the time, and nothing in the arbiter grows: memory, tasks, tickets, labels, files, threads.
+
+Runs for about 8 seconds, and for as many as GPU_ARBITER_SOAK says (600 when it says nothing sensible).
+"""
+
+import asyncio
+import gc
+import random
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from e2e.harness.churn import Churn
+from e2e.harness.client import Client
+from e2e.harness.leftovers import nothing_left
+from e2e.harness.vitals import Vitals, Window
+from e2e.harness.waiting import eventually
+from support import soak
+from support.process import Arbiterd
+
+Start = Callable[..., Arbiterd]
+Connect = Callable[[Arbiterd], Client]
+
+ROUNDS = 20
+# What is remembered of leases that are over, so that late calls can be answered, is bounded by number. The long form
+# begins with that many; from there on memory is flat. The short form remembers each, and has too few for more than a
+# coarse look: a call that is never let go of costs several times as much.
+KIB_PER_1000_REMEMBERED = 6_000.0
+KIB_PER_1000_BEYOND = 50.0
+REMEMBERED = 100_000
+# Of one that has been counted once: an outcome that only a rare race brings about.
+RARE_SERIES = 6
+# There is one of them for each request, lease or stream. A few stay, with clocks that were stopped but not swept yet.
+STALE_CLOCKS = 64
+PASSING = {"Ticket", "Lease", "Outbox", "Session", "_Acquire"}
+
+
+@pytest.mark.timeout(1200)
+async def test_nothing_grows_while_clients_come_and_go(
+    arbiterd: Start, connect: Connect, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    seconds, seed = soak.duration(8.0, long=600.0), random.randrange(2**32)
+    window = Window(tmp_path)
+    settings = ("gpus=sim:2x24GiB", "cooldown=0s", "defaults.disconnect_grace=50ms", "log_level=warning")
+    # A bound that is reached early, so that what it bounds does not look like growth.
+    arbiter = arbiterd(*settings, "history.max_events=1000", "queue_limit=1000", more=window.env)
+    client, churn = connect(arbiter), Churn(arbiter.grpc, seed)
+    if soak.wanted():
+        await churn.fill(REMEMBERED)
+    seen: list[Vitals] = []
+    for _ in range(ROUNDS):
+        await churn.run(seconds / ROUNDS)
+        await nothing_left(client)
+        seen.append(await _at_rest(window, arbiter))
+    await churn.close()
+    half, last = ROUNDS // 2, seen[-1]
+    warm = seen[half]
+    slope = _kib_per_1000(seen[half:])
+    with soak.figures(capsys):
+        print(f"\n{churn.done.total()} clients in {seconds:g} s, seed {seed}: {dict(churn.done)}")
+        for vitals in (seen[0], warm, last):
+            print(f"  {vitals.ended} leases ended, {vitals.objects['EndedRecord']} remembered: {vitals}")
+        print(f"  over the second half: {slope:.1f} KiB for each 1,000 leases")
+
+    assert slope < (KIB_PER_1000_BEYOND if warm.objects["EndedRecord"] >= REMEMBERED else KIB_PER_1000_REMEMBERED)
+    assert last.tasks <= max(each.tasks for each in seen[:half])
+    assert last.threads <= max(each.threads for each in seen[:half])
+    assert last.files <= max(each.files for each in seen[:half])
+    assert last.series <= warm.series + RARE_SERIES
+    assert not {kind: last.objects[kind] for kind in PASSING if last.objects.get(kind, 0) > STALE_CLOCKS}
+
+
+async def _at_rest(window: Window, arbiter: Arbiterd) -> Vitals:
+    """The vitals once nothing changes any more: connections that clients have left take a moment to close."""
+    before: list[Vitals] = []
+    # A channel of grpc.aio that was closed keeps its connection until it is collected.
+    gc.collect()
+
+    async def same() -> bool:
+        before.append(await asyncio.to_thread(window.look, arbiter))
+        return len(before) > 1 and (before[-2].files, before[-2].tasks) == (before[-1].files, before[-1].tasks)
+
+    await eventually(same, "the arbiter to come to rest")
+    return before[-1]
+
+
+def _kib_per_1000(seen: list[Vitals]) -> float:
+    """The slope of the memory over the leases that have ended."""
+    leases, memory = [each.ended / 1000 for each in seen], [float(each.rss_kib) for each in seen]
+    return statistics.linear_regression(leases, memory).slope

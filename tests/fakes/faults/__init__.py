@@ -4,7 +4,7 @@ faults = Faults(tmp_path)
 server = subprocess.Popen([...], env=os.environ | faults.env)
 faults.disk_full("journal.db"); faults.syncs_hang("journal.db"); faults.heal()
 faults.kill("sync", "after", 3, path="journal.db-wal"); faults.kill("send", "before", 1)
-faults.wall_offset = 3600; faults.redirect("/proc/sys/kernel/random/boot_id", tmp_path / "another")
+faults.wall_offset = 3600; faults.reboot()
 
 The product knows nothing of it: a library that is preloaded stands between the process and the C library.
 """

@@ -39,7 +39,7 @@ typedef struct {
     int64_t write_error, sync_error, sync_delay_ms;
     char kill_path[TEXT];
     int64_t kill_call, kill_when, kill_count;
-    int64_t wall_offset_ns;
+    int64_t wall_offset_ns, boot_offset_ns;
     char redirect_from[TEXT], redirect_to[TEXT];
     /* From here on written by the program alone. */
     int64_t seen, killed_at_ns, failed, syncing, wall_waits;
@@ -229,14 +229,16 @@ EXPORT ssize_t writev(int fd, const struct iovec *parts, int count) {
     return result;
 }
 
-/* -- the wall clock; those that measure time are let alone -- */
+/* -- the wall clock, and the one that counts from the start of the machine; CLOCK_MONOTONIC is let alone -- */
 
 static int is_wall(clockid_t clock) { return clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE; }
 
 EXPORT int clock_gettime(clockid_t clock, struct timespec *now) {
     int result = REAL(clock_gettime)(clock, now);
-    if (result == 0 && control != NULL && control->wall_offset_ns != 0 && is_wall(clock)) {
-        int64_t shifted = (int64_t)now->tv_sec * 1000000000 + now->tv_nsec + control->wall_offset_ns;
+    if (result != 0 || control == NULL) return result;
+    int64_t offset = is_wall(clock) ? control->wall_offset_ns : clock == CLOCK_BOOTTIME ? control->boot_offset_ns : 0;
+    if (offset != 0) {
+        int64_t shifted = (int64_t)now->tv_sec * 1000000000 + now->tv_nsec + offset;
         now->tv_sec = shifted / 1000000000;
         now->tv_nsec = shifted % 1000000000;
     }

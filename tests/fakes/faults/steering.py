@@ -8,6 +8,8 @@ import ctypes
 import errno
 import mmap
 import os
+import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ _MOMENTS = {BEFORE: 1, WITHIN: 2, AFTER: 3}
 _TEXT = 256
 _UNTIL_TOLD = -1
 _NANOSECONDS = 1_000_000_000
+_UP_NS = 60 * _NANOSECONDS
 
 
 class _Control(ctypes.Structure):
@@ -39,6 +42,7 @@ class _Control(ctypes.Structure):
         ("kill_when", ctypes.c_int64),
         ("kill_count", ctypes.c_int64),
         ("wall_offset_ns", ctypes.c_int64),
+        ("boot_offset_ns", ctypes.c_int64),
         ("redirect_from", ctypes.c_char * _TEXT),
         ("redirect_to", ctypes.c_char * _TEXT),
         # What the process tells: calls of the planned kind so far, when it died of it (monotonic), calls that were
@@ -62,6 +66,7 @@ class Faults:
             # Kept by what is made of it.
             self._control: Any = _Control.from_buffer(mmap.mmap(file.fileno(), 0))
         self._control.size = ctypes.sizeof(_Control)
+        self._boot_id = folder / "faults-boot-id"
 
     @property
     def env(self) -> dict[str, str]:
@@ -143,6 +148,12 @@ class Faults:
     def wall_waits(self) -> int:
         """How often it waited until a time of the wall clock: such a wait does not see the offset, so none may be."""
         return int(self._control.wall_waits)
+
+    def reboot(self) -> None:
+        """For processes that start from now on, the machine was started again a minute ago."""
+        self._boot_id.write_text(f"{uuid.uuid4()}\n")
+        self.redirect("/proc/sys/kernel/random/boot_id", self._boot_id)
+        self._control.boot_offset_ns = _UP_NS - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
     def redirect(self, path: str, to: Path) -> None:
         """Who opens this very path gets the other file."""

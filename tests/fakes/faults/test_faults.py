@@ -1,5 +1,6 @@
 """The faults that the tests of the real server trust: each hits what it is meant for, and nothing else."""
 
+import ast
 import errno
 import os
 import signal
@@ -320,6 +321,26 @@ def test_a_file_says_something_else(faults: Faults, start: Start, tmp_path: Path
     assert child.go() == here
     faults.redirect(path, other)
     assert child.go() == "another start"
+
+
+def test_the_machine_was_started_again(faults: Faults, start: Start):
+    program = """
+def work():
+    boot_id = open("/proc/sys/kernel/random/boot_id").read().strip()
+    return boot_id, time.clock_gettime(time.CLOCK_BOOTTIME), time.monotonic()
+serve(work)
+"""
+    here = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    seen = {here}
+    for _ in range(2):
+        faults.reboot()
+        now = time.monotonic()
+        boot_id, up, monotonic = ast.literal_eval(start(program).go())
+        assert len(boot_id) == len(here)
+        seen.add(boot_id)
+        assert 60 < up < 60 + PATIENCE_SECONDS
+        assert now < monotonic < now + PATIENCE_SECONDS
+    assert len(seen) == 3
 
 
 def test_without_its_control_a_process_does_not_go_on(faults: Faults, tmp_path: Path):

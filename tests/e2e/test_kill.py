@@ -57,6 +57,8 @@ def fleet(folder: Path, tmp_path: Path) -> Iterator[Callable[[Lives, int], subpr
             # Its children are in its group.
             os.killpg(each.pid, signal.SIGKILL)
         each.wait()
+        assert each.stdin is not None
+        each.stdin.close()
 
 
 @pytest.mark.timeout(1800)

@@ -97,6 +97,7 @@ class Actors:
         self._next_pid = 10
         self._processes: dict[str, ProcessId] = {}
         self.refusals = 0
+        self._all_specs = world.specs
         # Leases whose holder has shown that it knows of them.
         self._known: set[str] = set()
 
@@ -275,11 +276,11 @@ class Actors:
     def drain(self, chance: random.Random) -> None:
         """A GPU is cordoned."""
         key = chance.choice(self.world.specs).key
-        self.world.drain(key, grace=chance.choice((None, None, 0.0, 2.0)))
+        self._try(lambda: self.world.drain(key, grace=chance.choice((None, None, 0.0, 2.0))))
 
     def resume(self, _chance: random.Random) -> None:
         """All GPUs are back in service."""
-        self.world.resume()
+        self._try(self.world.resume)
 
     def revoke(self, chance: random.Random) -> None:
         """An operator ends a lease."""
@@ -319,8 +320,13 @@ class Actors:
         same_boot = chance.random() < 0.85
         if not same_boot:
             self._processes.clear()
-        specs = world.specs[:-1] if len(world.specs) > 1 and chance.random() < 0.05 else None
-        world.crash(chance.choice((0, 1, 2, 100)), same_boot=same_boot, specs=specs)
+        world.crash(
+            chance.choice((0, 1, 2, 100)),
+            same_boot=same_boot,
+            same_pids=chance.random() < 0.9,
+            specs=self._found(chance),
+            away=chance.choice((0.0, 0.0, 1.0, 12.0)),
+        )
         dead = [client for client in sorted(self._processes) if chance.random() < 0.2]
         for client in dead:
             process = self._processes.pop(client)
@@ -365,6 +371,13 @@ class Actors:
             assert not world.disk.written.leases
 
     # -- inside --
+
+    def _found(self, chance: random.Random) -> tuple[GpuSpec, ...] | None:
+        """The GPUs that a start finds: as before, or others; keys go by the place, UUIDs stay."""
+        if chance.random() < 0.8:
+            return None
+        there = [spec for spec in self._all_specs if chance.random() < 0.8] or self._all_specs[:1]
+        return tuple(replace(spec, key=f"gpu:{n}", index=n) for n, spec in enumerate(there))
 
     def _process_of(self, client: str, chance: random.Random) -> ProcessId:
         if client not in self._processes or chance.random() < 0.1:

@@ -47,14 +47,14 @@ class Replayed:
                 self.leases.pop(record.lease_id, None)
                 self.ended.append(record)
             case GpuSaved(gpu):
-                self.gpus[gpu.key] = gpu
+                self.gpus[gpu.name] = gpu
             case TokensReserved(until):
                 self.tokens_until = until
             case Rewritten(saved, tokens_until):
                 self.__init__(tokens_until)  # type: ignore[misc]
                 self.leases = {lease.lease_id: lease for lease in saved.leases}
                 self.ended = list(saved.ended)
-                self.gpus = {gpu.key: gpu for gpu in saved.gpus}
+                self.gpus = {gpu.name: gpu for gpu in saved.gpus}
 
     def saved(self) -> Saved:
         """In the form that a start reads."""

@@ -13,7 +13,7 @@ from gpuarbiter_server.core import effects as fx
 from gpuarbiter_server.core import events as ev
 from gpuarbiter_server.core.leases import Lease
 from gpuarbiter_server.core.ledger import Gpu
-from gpuarbiter_server.core.model import Sharing, WaitReason
+from gpuarbiter_server.core.model import RequestKey, Sharing, WaitReason
 from gpuarbiter_server.core.records import SavedGpu, SavedLease
 from gpuarbiter_server.core.saving import saved_gpu, saved_lease
 from gpuarbiter_server.core.share import PEAK_MARGIN, Share
@@ -39,6 +39,7 @@ class Invariants:
         # What was offered and is live, as it was last seen.
         self._held: dict[str, SavedLease] = {}
         self._gpus: dict[str, SavedGpu] = {}
+        self._ended: set[str | RequestKey] = set()
         self._nothing_pending = True
         self._started_at = world.now
         world.watchers.append(self.check)
@@ -67,25 +68,40 @@ class Invariants:
         self._granted_before = set(live)
         if world.disk is not None:
             self._nothing_pending = world.disk.taking and not world.disk.pending
-            self._gpus = {gpu.key: saved_gpu(gpu) for gpu in world.state.gpus.values()}
+            self._gpus |= {gpu.spec.uuid: saved_gpu(gpu) for gpu in world.state.gpus.values()}
+            if isinstance(event, ev.Recover) or (isinstance(event, ev.JournalWritten) and self._nothing_pending):
+                self._ended = ended_names(world)
             self._held = {lease_id: saved_lease(lease) for lease_id, lease in live.items() if lease.offered}
+
+    def _check_kept(self, world: World, event: ev.Recover) -> None:
+        """Cordons, cooldowns, tokens and what ended are as they were, also of GPUs that were away."""
+        assert ended_names(world) >= self._ended
+        for gpu in world.state.gpus.values():
+            before, now = self._gpus.get(gpu.spec.uuid), saved_gpu(gpu)
+            if before is None:
+                continue
+            assert (now.cordon, now.newest_token) == (before.cordon, before.newest_token)
+            if before.cooldown is not None and event.same_boot:
+                assert now.cooldown is not None
+                assert now.cooldown.until >= before.cooldown.until
 
     def _check_recovery(self, world: World, event: ev.Recover) -> None:
         """Every lease that was offered and not known to be over is back as it was; after a reboot none is."""
         live = world.state.leases.live
         over = {record.lease_id for record in event.saved.ended}
-        keys = {gpu.key for gpu in world.specs}
+        there = {gpu.uuid for gpu in world.specs}
         for lease_id, held in self._held.items():
-            if lease_id in over or not event.same_boot or any(share.gpu not in keys for share in held.shares):
+            if lease_id in over or not event.same_boot or any(share.uuid not in there for share in held.shares):
                 assert lease_id not in live
             elif self._nothing_pending:
-                assert timeless(saved_lease(live[lease_id])) == timeless(held), "it is not what it was"
+                now = saved_lease(live[lease_id])
+                assert timeless(now) == timeless(held, event.same_pids), "it is not what it was"
             else:
                 assert lease_id in live
         assert event.same_boot or not live
         self._started_at = world.now
-        for gpu in world.state.gpus.values() if self._nothing_pending and event.same_boot else ():
-            assert saved_gpu(gpu) == self._gpus.get(gpu.key, saved_gpu(gpu))
+        if self._nothing_pending:
+            self._check_kept(world, event)
         if not event.same_boot:
             self._alone_since.clear()
             self._told_at.clear()
@@ -197,10 +213,17 @@ class Invariants:
                 assert world.now - self._told_at[call] <= 10.0 + _EPSILON
 
 
-def timeless(lease: SavedLease) -> SavedLease:
-    """What a restart must not change: not what readings moved, and not the wait for its holder that it begins."""
-    shares = tuple(replace(share, committed=0, peak=None, baseline=()) for share in lease.shares)
-    return replace(lease, shares=shares, recover_until=None)
+def ended_names(world: World) -> set[str | RequestKey]:
+    """What is known to have ended, by its lease id and by its request; of one request the newest end counts."""
+    records = world.state.leases.all_ended()
+    return {record.lease_id for record in records} | {record.key for record in records}
+
+
+def timeless(lease: SavedLease, same_pids: bool = True) -> SavedLease:
+    """What a restart must not change: not what readings moved, nor keys, nor the wait for its holder that it begins."""
+    shares = tuple(replace(share, gpu="", committed=0, peak=None, baseline=()) for share in lease.shares)
+    holder = lease.request.holder if same_pids else replace(lease.request.holder, process=None)
+    return replace(lease, shares=shares, recover_until=None, request=replace(lease.request, holder=holder))
 
 
 def check_journal(world: World) -> None:
@@ -218,6 +241,11 @@ def check_journal(world: World) -> None:
         assert lease.token <= journal.tokens_until
         if lease.offered and journal.fault is None:
             assert lease_id in disk.written.leases
+    for effect in world.effects:
+        if isinstance(effect, fx.Granted):
+            # Of one that is back the shell waits for the word that it is.
+            assert effect.lease.lease_id in disk.written.leases or journal.fault is not None, "it is not written"
+        assert not (isinstance(effect, fx.Resized) and journal.fault is not None)
     if not disk.taking:
         assert not waiting
         return
@@ -225,7 +253,7 @@ def check_journal(world: World) -> None:
     for lease_id, lease in state.leases.live.items():
         assert facts(saved_lease(lease)) == facts(disk.coming.leases[lease_id]), lease_id
     for gpu in state.gpus.values():
-        kept = disk.coming.gpus.get(gpu.key, SavedGpu(gpu.key, gpu.spec.uuid, 0, None, None))
+        kept = disk.coming.gpus.get(gpu.spec.uuid or gpu.key, SavedGpu(gpu.key, gpu.spec.uuid, 0, None, None))
         here = saved_gpu(gpu)
         assert (kept.cordon, kept.cooldown) == (here.cordon, here.cooldown)
         tokens = [lease.token for lease in state.leases.live.values() if gpu.key in lease.gpu_keys]

@@ -210,8 +210,10 @@ def test_leases_go_on() -> None:
     with pytest.raises(ArbiterError) as refused:
         world.resize(holder.lease_id, GIB, Sharing.SHARED)
     assert refused.value.reason is ErrorReason.JOURNAL_UNAVAILABLE
-    world.drain("gpu:0")
-    world.resume()
+    for refused_as_well in (world.drain, world.resume):
+        with pytest.raises(ArbiterError):
+            refused_as_well("gpu:0")
+    assert not world.gpu().cordoned
     assert world.release(holder).reason is EndReason.RELEASED
     assert holder.ended.reason is EndReason.RELEASED
 
@@ -220,10 +222,10 @@ def test_once_it_is_back_everything_is_written_anew() -> None:
     world = lagging(count=2)
     kept = world.acquire(request_id="a", candidates=("gpu:0",))
     gone = world.acquire(request_id="b", candidates=("gpu:1",))
+    world.drain("gpu:1", reason="fan")
     world.write()
     world.break_journal()
     world.release(gone)
-    world.drain("gpu:1", reason="fan")
     assert world.acquire(request_id="c").error.reason is ErrorReason.JOURNAL_UNAVAILABLE
     world.mend_journal()
     # Not before it is written.
@@ -262,6 +264,51 @@ def test_what_a_crash_finds_of_a_failed_write_ends_by_the_grace() -> None:
     assert len(world.snapshot().leases) == 1
     world.advance(10)
     assert not world.snapshot().leases
+
+
+def test_a_holder_that_comes_back_while_nothing_can_be_written_is_told_to_try_again() -> None:
+    world = lagging()
+    lease = world.acquire(request_id="r", ttl=30.0)
+    world.write()
+    world.crash()
+    world.break_journal()
+    assert world.again(lease).error.reason is ErrorReason.JOURNAL_UNAVAILABLE
+    with pytest.raises(ArbiterError) as refused:
+        world.renew(lease.lease_id)
+    assert refused.value.reason is ErrorReason.JOURNAL_UNAVAILABLE
+    world.mend_journal()
+    world.write()
+    assert world.renew(lease.lease_id).claims
+    assert not world.renew(lease.lease_id).claims
+
+
+def test_word_of_a_holder_that_is_back_waits_for_the_journal() -> None:
+    world = lagging()
+    lease = world.acquire(request_id="r")
+    world.write()
+    world.crash()
+    (granted,) = world.again(lease).of(fx.Granted)
+    assert granted.claims
+
+
+def test_a_shutdown_grants_nothing_more() -> None:
+    world = lagging()
+    holder = world.acquire(request_id="a")
+    world.write()
+    waiting = world.acquire(request_id="b")
+    world.release(holder)
+    world.shut_down()
+    world.break_journal()
+    assert waiting.error.reason is ErrorReason.JOURNAL_UNAVAILABLE
+    assert not world.snapshot().queue_length
+
+
+def test_a_join_before_the_offer_starts_no_ttl() -> None:
+    world = lagging()
+    joined = world.again(world.acquire(request_id="r", ttl=1.0, detached=True))
+    world.advance(1.5)
+    world.write()
+    assert joined.granted
 
 
 # -- without one --

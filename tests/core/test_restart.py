@@ -217,6 +217,72 @@ def test_gpus_without_a_uuid_are_found_by_their_key() -> None:
     assert world.again(lease).on == ("gpu:1",)
 
 
+def test_what_is_kept_of_a_gpu_follows_its_uuid_when_keys_move() -> None:
+    world = world_with(count=2)
+    lease = world.acquire(request_id="r", candidates=("gpu:1",))
+    world.release(lease)
+    first, second = gpus(2)
+    world.crash(specs=(replace(second, key="gpu:0", index=0),))
+    world.drain("gpu:0", reason="fan")
+    world.crash(specs=(replace(second, key="gpu:0", index=0),))
+    assert world.gpu("gpu:0").cordoned
+    world.resume("gpu:0")
+    world.crash(specs=(first, second))
+    assert [gpu.cordoned for gpu in world.snapshot().gpus] == [False, False]
+    assert world.check_fence("gpu:1", 1).newest_token == lease.lease.fencing_token
+
+
+@pytest.mark.parametrize("same_boot", [True, False])
+def test_the_cordon_of_a_gpu_that_is_away_outlives_a_journal_written_anew(same_boot: bool) -> None:
+    world = world_with(count=2)
+    world.drain("gpu:1")
+    world.crash(same_boot=same_boot, specs=gpus(1))
+    world.break_journal()
+    world.mend_journal()
+    world.crash(specs=gpus(2))
+    assert world.gpu("gpu:1").cordoned
+
+
+@pytest.mark.parametrize("process", [None, pid(7)])
+def test_a_lease_that_lost_one_of_its_gpus_leaves_the_others_to_cool_down(process: ProcessId | None) -> None:
+    world = World(gpus(2), settings(cooldown=15.0), journal=True)
+    world.acquire(request_id="r", count=2, process=process)
+    world.advance(1)
+    world.crash(specs=gpus(1))
+    assert not world.snapshot().leases
+    assert world.gpu("gpu:0").cooldown_remaining == 15.0
+    world.advance(5)
+    # And so does the one that was away, should it be back soon.
+    world.crash(specs=gpus(2))
+    assert [gpu.cooldown_remaining for gpu in world.snapshot().gpus] == [10.0, 10.0]
+    assert world.check_fence("gpu:1", 1).newest_token == 100
+
+
+def test_a_shared_lease_leaves_nothing_to_cool_down() -> None:
+    world = World(gpus(2), settings(cooldown=15.0), journal=True)
+    world.shared(GIB, request_id="r", count=2)
+    world.crash(specs=gpus(1))
+    assert world.gpu("gpu:0").cooldown_remaining is None
+
+
+def test_a_lease_without_any_of_its_gpus_is_over() -> None:
+    world = world_with(count=2)
+    lease = world.acquire(request_id="r", candidates=("gpu:1",))
+    world.crash(specs=gpus(1))
+    assert world.again(lease).ended.reason is EndReason.GPU_LOST
+
+
+def test_a_grace_that_ran_out_meanwhile_is_over_at_once() -> None:
+    world = world_with()
+    lease = world.acquire(request_id="r", ttl=60.0)
+    world.revoke(lease.lease_id, grace=5.0)
+    world.now += 20
+    world.crash()
+    assert world.arbiter.next_deadline() == world.now
+    world.tick()
+    assert world.recorded(EventType.ENDED)[-1].end_reason is EndReason.OPERATOR
+
+
 def test_cordons_and_tokens_stay() -> None:
     world = world_with(count=2)
     lease = world.acquire(request_id="r", candidates=("gpu:1",))

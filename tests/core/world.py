@@ -234,10 +234,19 @@ class World:
         self.disk.taking = True
         return self.send(ev.JournalRetried())
 
-    def crash(self, survive: int = 0, *, same_boot: bool = True, specs: Iterable[GpuSpec] | None = None) -> None:
-        """The arbiter dies and starts again; so many of the changes on their way are found on the disk."""
+    def crash(
+        self,
+        survive: int = 0,
+        *,
+        same_boot: bool = True,
+        same_pids: bool = True,
+        specs: Iterable[GpuSpec] | None = None,
+        away: float = 0.0,
+    ) -> None:
+        """The arbiter dies and starts again after a while; so many of the changes on their way are on the disk."""
         assert self.disk is not None, "there is no journal"
         self.disk.cut(survive)
+        self.now += away
         for stream in self.streams.values():
             stream.broken = stream.broken or stream.open
         self._answers.clear()
@@ -252,7 +261,7 @@ class World:
         first = self.disk.written.tokens_until + 1
         self.disk.begin(first + _RESERVED)
         self.arbiter = self._start(self.arbiter.settings, first)
-        self.send(ev.Recover(self.disk.written.saved(), same_boot=same_boot))
+        self.send(ev.Recover(self.disk.written.saved(), same_boot=same_boot, same_pids=same_pids))
         # Nobody is served before that is written.
         self.write()
 

@@ -30,27 +30,37 @@ class Addresses:
         return ", ".join(text for text in served if text)
 
 
-async def listen(
-    config: Config, server: GrpcServer, application: Starlette, stack: contextlib.AsyncExitStack
-) -> Addresses:
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The addresses are ours; nobody is answered there yet."""
+
+    addresses: Addresses
+    http: socket.socket | None
+
+    async def serve(self, server: GrpcServer, application: Starlette, stack: contextlib.AsyncExitStack) -> None:
+        """Answers from now on."""
+        await server.start()
+        if self.http is not None:
+            stack.push_async_callback(serving.serve(self.http, application))
+
+
+def take(config: Config, server: GrpcServer, stack: contextlib.AsyncExitStack) -> Taken:
     """Takes every address that is configured, or none: StartError says which is taken."""
     path, grpc_at, http_at = config.listen.socket_path(), config.listen.grpc_address(), config.listen.http_address()
     stack.push_async_callback(server.stop, 0.5)
-    http_socket = _bind(http_at, stack) if http_at is not None else None
+    http = _bind(http_at, stack) if http_at is not None else None
     try:
         port = server.listen_tcp(str(grpc_at)) if grpc_at is not None else None
         if path is not None:
             server.listen_unix(path)
     except ListenError as error:
         raise StartError(str(error)) from error
-    await server.start()
-    if http_socket is not None:
-        stack.push_async_callback(serving.serve(http_socket, application))
-    return Addresses(
+    addresses = Addresses(
         grpc=str(Address(grpc_at.host, port)) if grpc_at is not None and port else None,
         socket=path,
-        http=_name(http_socket) if http_socket is not None else None,
+        http=_name(http) if http is not None else None,
     )
+    return Taken(addresses, http)
 
 
 def _bind(address: Address, stack: contextlib.AsyncExitStack) -> socket.socket:

@@ -18,7 +18,7 @@ from gpuarbiter_server.api.server import GrpcServer
 from gpuarbiter_server.api.service import GpuArbiterService
 from gpuarbiter_server.app import gpus, holders
 from gpuarbiter_server.app.keeping import Kept, keep
-from gpuarbiter_server.app.listening import Addresses, listen
+from gpuarbiter_server.app.listening import Addresses, take
 from gpuarbiter_server.app.readiness import Readiness
 from gpuarbiter_server.config import Config
 from gpuarbiter_server.core.arbiter import Arbiter
@@ -84,7 +84,9 @@ class _Server:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.live_config.config.shutdown_grace):
                 await _first_of(self.runtime.until_idle(), hurry.wait())
-        await self.runtime.until_settled()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_COMMIT):
+                await _first_of(self.runtime.until_settled(), hurry.wait())
         self.runtime.hang_up()
 
 
@@ -148,17 +150,19 @@ async def _assemble(
     stack.callback(processes.close)
     runtime.submit(DriverChanged(up=any(spec.source == "nvml" for spec in specs)))
     runtime.start(machine)
-    if beginning.recover is not None:
-        # Before anybody is served, so that restart after restart keeps no dead lease.
-        await runtime.recover(beginning.recover)
     application = web.create(metrics.registry, lambda: readiness.missing)
-    addresses = await listen(config, grpc_server, application, stack)
+    taken = take(config, grpc_server, stack)
+    if beginning.recover is not None:
+        # Once it is sure that it can serve, so that no grace runs out in vain; before anybody is served, so that
+        # restart after restart keeps no dead lease.
+        await runtime.recover(beginning.recover)
+    await taken.serve(grpc_server, application, stack)
     _in_background(readiness.announce(grpc_server.announce), stack)
     if attestation is not None:
         await holders.start_attestation(attestation, stack)
     sampler.start()
     stack.push_async_callback(asyncio.to_thread, sampler.stop)
-    return _Server(addresses, grpc_server, runtime, live_config, readiness)
+    return _Server(taken.addresses, grpc_server, runtime, live_config, readiness)
 
 
 def _in_background(work: Any, stack: contextlib.AsyncExitStack) -> None:

@@ -39,15 +39,16 @@ def start_patience(state: State, lease: Lease, now: float) -> None:
     state.timers.set((Clock.PATIENCE, lease), now + lease.patience)
 
 
-def claim(state: State, lease: Lease) -> None:
-    """Its holder has come back after a restart."""
+def claim(state: State, lease: Lease) -> bool:
+    """Its holder is there; returns whether that is news after a restart."""
     if lease.recover_until is None:
-        return
+        return False
     lease.recover_until = None
     for _, share in lease.shares:
         share.unclaimed = False
     state.touch(lease)
     state.notices_due = state.changed = True
+    return True
 
 
 def stop_patience(state: State, lease: Lease) -> None:

@@ -17,8 +17,8 @@ from gpuarbiter_server.core.share import Cooldown, Share
 from gpuarbiter_server.core.state import State
 from gpuarbiter_server.core.timers import Clock
 
-# Ends that are the holder's own word, or after which there is nothing to wait for.
-_WITH_WORD = (EndReason.RELEASED, EndReason.YIELDED, EndReason.GPU_LOST)
+# Ends that are the holder's own word.
+_WITH_WORD = (EndReason.RELEASED, EndReason.YIELDED)
 
 
 def start(state: State, lease: Lease, gpu: Gpu, share: Share, reason: EndReason, now: float) -> None:

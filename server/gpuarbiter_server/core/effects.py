@@ -47,6 +47,8 @@ class Granted:
     call: Call
     lease: LeaseView
     final: bool
+    # Whether it must not be told before what is saved with it is written: its holder is back after a restart.
+    claims: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,8 @@ class Renewed:
     ttl_remaining: float | None
     hold_remaining: float | None
     pending_yield: PendingYield | None
+    # As for Granted.
+    claims: bool = False
 
 
 @dataclass(frozen=True, slots=True)

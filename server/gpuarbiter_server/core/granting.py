@@ -25,7 +25,7 @@ _MEMORY_REASONS = (WaitReason.MEMORY, WaitReason.MEMORY_RECOVERY)
 def schedule(state: State, now: float) -> None:
     """Grants whatever can be granted now."""
     state.notices_due = True
-    if state.journal.fault is not None:
+    if state.journal.fault is not None or state.shutting_down:
         _tell_sampler(state, frozenset())
         return
     if not state.settings.enabled:

@@ -5,7 +5,7 @@ from gpuarbiter_server.core.effects import Done, FenceChecked, PendingYield, Rec
 from gpuarbiter_server.core.ending import finish
 from gpuarbiter_server.core.errors import ArbiterError, ErrorReason, Violation, invalid, unknown_lease
 from gpuarbiter_server.core.events import Call, Caller, CancelStream, CheckFence, Release, Renew, ReportWork, Resize
-from gpuarbiter_server.core.journaling import unavailable
+from gpuarbiter_server.core.journaling import check_journal
 from gpuarbiter_server.core.leases import Lease
 from gpuarbiter_server.core.ledger import Gpu
 from gpuarbiter_server.core.model import EndReason, EventType, Identity, RequestKey, Sharing, WorkReport
@@ -50,9 +50,10 @@ def cancel_stream(state: State, event: CancelStream, now: float) -> None:
 def renew(state: State, event: Renew, now: float) -> None:
     """Starts the ttl again; with extend_hold, moves the hold too, within max_hold_limit."""
     lease = _live(state, event.lease_id, event.caller, event.fencing_token)
+    _check_claim(state, lease)
     if state.timers.when((Clock.PATIENCE, lease)) is not None and lease.patience:
         start_patience(state, lease, now)
-    claim(state, lease)
+    claims = claim(state, lease)
     if event.extend_hold is not None:
         until = now + event.extend_hold
         if lease.terms.max_hold_limit:
@@ -65,7 +66,7 @@ def renew(state: State, event: Renew, now: float) -> None:
         grace = None if standing.until is None else max(0.0, standing.until - now)
         asked = PendingYield(reason, grace, standing.detail)
     hold = None if lease.hold_until is None else max(0.0, lease.hold_until - now)
-    state.emit(Renewed(event.call, ttl_remaining(state, lease, now), hold, asked))
+    state.emit(Renewed(event.call, ttl_remaining(state, lease, now), hold, asked, claims))
     state.record(EventType.RENEWED, lease)
     state.changed = True
 
@@ -73,9 +74,7 @@ def renew(state: State, event: Renew, now: float) -> None:
 def resize(state: State, event: Resize, now: float) -> None:
     """Changes what a lease has committed, if that would be admitted now; otherwise nothing changes."""
     lease = _live(state, event.lease_id, event.caller, event.fencing_token)
-    no_journal = unavailable(state)
-    if no_journal is not None:
-        raise no_journal
+    check_journal(state)
     sharing = event.sharing or lease.sharing
     plan = [(gpu, share, _wanted(lease, share, event)) for gpu, share in lease.shares]
     for gpu, share, wanted in plan:
@@ -162,6 +161,12 @@ def _live(state: State, lease_id: str, caller: Caller, token: int) -> Lease:
     _check_owner(lease, caller)
     _check_token(lease.token, token)
     return lease
+
+
+def _check_claim(state: State, lease: Lease) -> None:
+    """That a holder is back counts once it is written: until then the next restart would end its lease."""
+    if lease.recover_until is not None:
+        check_journal(state)
 
 
 def _check_owner(lease: Lease, caller: Caller) -> None:

@@ -65,10 +65,17 @@ def unavailable(state: State) -> ArbiterError | None:
     return ArbiterError(ErrorReason.JOURNAL_UNAVAILABLE, message, retry_after=_RETRY)
 
 
+def check_journal(state: State) -> None:
+    """Raises the refusal of what would have to be durable, while nothing can be."""
+    error = unavailable(state)
+    if error is not None:
+        raise error
+
+
 def _not_granted(state: State, lease: Lease, now: float) -> None:
     """A request that had a place keeps it; one that had just come is refused like any that comes now."""
     ticket = lease.ticket
-    if ticket.told_position:
+    if ticket.told_position and not state.shutting_down:
         take_back(state, lease, _WHY, now)
         if ticket.told_call != ticket.call or now - ticket.told_at >= LEAST_INTERVAL:
             tell(state, ticket, now)

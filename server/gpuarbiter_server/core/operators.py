@@ -8,6 +8,7 @@ from gpuarbiter_server.core.errors import ArbiterError, ErrorReason, unknown_lea
 from gpuarbiter_server.core.events import Configure, Drain, Resume, Revoke, Shutdown
 from gpuarbiter_server.core.explain import retry_after
 from gpuarbiter_server.core.fairness import order_key
+from gpuarbiter_server.core.journaling import check_journal
 from gpuarbiter_server.core.leases import Lease
 from gpuarbiter_server.core.ledger import Gpu
 from gpuarbiter_server.core.model import EndReason, EventType, WaitReason, YieldReason
@@ -19,6 +20,7 @@ from gpuarbiter_server.core.withdrawal import refuse, withdraw
 def drain(state: State, event: Drain, now: float) -> None:
     """No new grants on these GPUs; with a grace, their holders are asked to yield and then revoked."""
     gpus = state.pick(event.gpus, everything=event.everything)
+    check_journal(state)
     for gpu in gpus:
         gpu.cordon = event.reason or "drained by an operator"
         state.touch_gpu(gpu)
@@ -34,6 +36,7 @@ def drain(state: State, event: Drain, now: float) -> None:
 def resume(state: State, event: Resume, _now: float) -> None:
     """Takes a drain back, and with it the ends that it threatened."""
     gpus = state.pick(event.gpus, everything=event.everything)
+    check_journal(state)
     for gpu in gpus:
         gpu.cordon = None
         state.touch_gpu(gpu)

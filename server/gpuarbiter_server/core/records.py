@@ -111,6 +111,11 @@ class SavedGpu:
     cordon: str | None
     cooldown: SavedCooldown | None
 
+    @property
+    def name(self) -> str:
+        """What it is known by from start to start: its UUID, as keys move when a GPU is missing; else its key."""
+        return self.uuid or self.key
+
 
 @dataclass(frozen=True, slots=True)
 class Saved:

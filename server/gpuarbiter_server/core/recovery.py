@@ -9,11 +9,20 @@ from dataclasses import replace
 
 from gpuarbiter_server.core.clocks import set_grace
 from gpuarbiter_server.core.effects import Recorded
+from gpuarbiter_server.core.ending import finish
 from gpuarbiter_server.core.events import Recover
 from gpuarbiter_server.core.leases import Lease, PendingYield
 from gpuarbiter_server.core.ledger import Gpu
 from gpuarbiter_server.core.model import EndReason, EventType, ProcessId, Sharing
-from gpuarbiter_server.core.records import EndedRecord, Rewritten, SavedCooldown, SavedLease, SavedShare
+from gpuarbiter_server.core.records import (
+    EndedRecord,
+    GpuSaved,
+    Rewritten,
+    SavedCooldown,
+    SavedGpu,
+    SavedLease,
+    SavedShare,
+)
 from gpuarbiter_server.core.saving import everything
 from gpuarbiter_server.core.share import Cooldown, Share
 from gpuarbiter_server.core.state import State
@@ -29,6 +38,7 @@ def recover(state: State, event: Recover, now: float) -> None:
     for saved in event.saved.gpus:
         gpu = _find(state, saved.key, saved.uuid)
         if gpu is None:
+            state.absent[saved.name] = saved if event.same_boot else replace(saved, cooldown=None)
             continue
         gpu.cordon, gpu.newest_token = saved.cordon, saved.newest_token
         if saved.cooldown is not None and event.same_boot:
@@ -56,11 +66,17 @@ def _recover_lease(state: State, saved: SavedLease, event: Recover, now: float) 
         state.touch_gpu(gpu)
     if not event.same_boot:
         _over(state, saved, EndReason.HOLDER_DIED, 0.0, "the machine was started again", now)
-    elif len(shares) < len(found):
-        gone = ", ".join(share.gpu for gpu, share in found if gpu is None)
-        _over(state, saved, EndReason.GPU_LOST, now - saved.granted_at, f"{gone} is not there any more", now)
-    else:
-        _restore(state, saved, shares, same_pids=event.same_pids, now=now)
+        return
+    gone = [share for gpu, share in found if gpu is None]
+    detail = f"{', '.join(share.gpu for share in gone)} is not there any more"
+    for share in gone:
+        _leave_behind(state, saved, share, same_pids=event.same_pids, now=now)
+    if not shares:
+        _over(state, saved, EndReason.GPU_LOST, now - saved.granted_at, detail, now)
+        return
+    lease = _restore(state, saved, shares, same_pids=event.same_pids, now=now)
+    if gone:
+        finish(state, lease, EndReason.GPU_LOST, now, detail=detail)
 
 
 def _over(state: State, saved: SavedLease, reason: EndReason, held: float, detail: str, now: float) -> None:
@@ -87,7 +103,7 @@ def _over(state: State, saved: SavedLease, reason: EndReason, held: float, detai
 
 def _restore(
     state: State, saved: SavedLease, shares: list[tuple[Gpu, SavedShare]], *, same_pids: bool, now: float
-) -> None:
+) -> Lease:
     request = saved.request
     if not same_pids:
         request = replace(request, holder=replace(request.holder, process=None))
@@ -99,7 +115,7 @@ def _restore(
     lease.joined = True
     lease.sharing = saved.sharing
     lease.yields = {y.reason: PendingYield(y.detail, y.until, y.end_reason, asked=y.asked) for y in saved.yields}
-    lease.shares = tuple((gpu, _share(lease, share)) for gpu, share in shares)
+    lease.shares = tuple((gpu, _share(lease, share, same_pids=same_pids)) for gpu, share in shares)
     state.leases.restore(lease)
     state.requests.put(saved.key, lease)
     state.gates.enter(ticket)
@@ -110,16 +126,17 @@ def _restore(
     patience = _restart_clocks(state, lease, saved, now)
     state.record(EventType.RECOVERED, lease, detail=f"waits for its holder for {patience:.3f} s")
     state.touch(lease)
+    return lease
 
 
-def _share(lease: Lease, saved: SavedShare) -> Share:
+def _share(lease: Lease, saved: SavedShare, *, same_pids: bool) -> Share:
     ticket = lease.ticket
     stand_in = ticket.request.gpu.resident_bytes
     share = Share(lease.lease_id, saved.declared, ticket.process, stand_in, lease.granted_at)
     share.committed, share.peak = saved.committed, saved.peak
     share.exclusive = lease.sharing is Sharing.EXCLUSIVE
     share.resident, share.used_before = saved.resident, saved.used_before
-    share.baseline = frozenset(saved.baseline)
+    share.baseline = frozenset(saved.baseline if same_pids else ())
     share.unclaimed = True
     return share
 
@@ -133,7 +150,29 @@ def _restart_clocks(state: State, lease: Lease, saved: SavedLease, now: float) -
     if lease.hold_until is not None and not lease.hold_passed:
         state.timers.set((Clock.HOLD, lease), max(now, lease.hold_until))
     set_grace(state, lease)
+    overdue = state.timers.when((Clock.GRACE, lease))
+    if overdue is not None:
+        state.timers.set((Clock.GRACE, lease), max(now, overdue))
     return max(0.0, lease.recover_until - now)
+
+
+def _leave_behind(state: State, saved: SavedLease, share: SavedShare, *, same_pids: bool, now: float) -> None:
+    """The GPU is away, and its holder may be running still: should it be back soon, it cools down."""
+    if saved.sharing is not Sharing.EXCLUSIVE or not state.settings.cooldown:
+        return
+    process = saved.request.holder.process if same_pids else None
+    cooldown = SavedCooldown(
+        lease_id=saved.lease_id,
+        since=now,
+        until=now + state.settings.cooldown,
+        baseline=share.baseline if same_pids else (),
+        holder_known=process is not None,
+        family=() if process is None else (process,),
+    )
+    kept = state.absent.get(share.uuid or share.gpu, SavedGpu(share.gpu, share.uuid, saved.token, None, None))
+    kept = replace(kept, newest_token=max(kept.newest_token, saved.token), cooldown=cooldown)
+    state.absent[kept.name] = kept
+    state.save(GpuSaved(kept))
 
 
 def _resume_cooldown(state: State, gpu: Gpu, saved: SavedCooldown, *, same_pids: bool, now: float) -> None:

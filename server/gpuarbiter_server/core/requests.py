@@ -15,7 +15,7 @@ from gpuarbiter_server.core.errors import ArbiterError, ErrorReason
 from gpuarbiter_server.core.events import Acquire, Call, StreamClosed
 from gpuarbiter_server.core.explain import blockers_of, describe, facts_of, retry_after, wait_reason
 from gpuarbiter_server.core.granting import schedule
-from gpuarbiter_server.core.journaling import unavailable
+from gpuarbiter_server.core.journaling import check_journal, unavailable
 from gpuarbiter_server.core.leases import Lease
 from gpuarbiter_server.core.ledger import Gpu
 from gpuarbiter_server.core.model import AcquireRequest, EndReason, EventType, Identity, RequestKey, WaitReason
@@ -54,6 +54,8 @@ def join(state: State, current: Ticket | Lease, event: Acquire, now: float) -> N
     ticket = current if isinstance(current, Ticket) else current.ticket
     request = event.request
     _check_same(ticket.request, request)
+    if isinstance(current, Lease) and current.recover_until is not None:
+        check_journal(state)
     if current.call is not None:
         del state.calls[current.call]
     if current.listener is not None:
@@ -248,7 +250,8 @@ def _rejoin_queue(state: State, ticket: Ticket, now: float) -> None:
 def _rejoin_lease(state: State, lease: Lease, call: Call, hold_before: float, now: float) -> None:
     """The lease goes on; a ttl does not run while the stream carries it."""
     if lease.ticket.request.detached:
-        start_patience(state, lease, now)
+        if lease.offered:
+            start_patience(state, lease, now)
     else:
         stop_patience(state, lease)
     lease.joined = True
@@ -259,12 +262,12 @@ def _rejoin_lease(state: State, lease: Lease, call: Call, hold_before: float, no
             share.process = lease.ticket.process
             gpu.settle()
             state.dirty = True
-    claim(state, lease)
+    claims = claim(state, lease)
     state.touch(lease)
     if not lease.offered:
         # It hears of the lease as the stream before would have.
         return
-    state.emit(Granted(call, lease_view(state, lease, now), final=lease.ticket.request.detached))
+    state.emit(Granted(call, lease_view(state, lease, now), lease.ticket.request.detached, claims))
     tell_pending_yield(state, lease, now)
 
 

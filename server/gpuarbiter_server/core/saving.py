@@ -36,7 +36,7 @@ def everything(state: State) -> Saved:
     return Saved(
         leases=tuple(saved_lease(lease) for lease in state.leases.live.values()),
         ended=state.leases.all_ended(),
-        gpus=tuple(saved_gpu(gpu) for gpu in state.gpus.values()),
+        gpus=(*(saved_gpu(gpu) for gpu in state.gpus.values()), *state.absent.values()),
     )
 
 

@@ -18,7 +18,7 @@ from gpuarbiter_server.core.ledger import Gpu
 from gpuarbiter_server.core.model import EventType, GpuSpec, Identity, ProcessId
 from gpuarbiter_server.core.owners import Owners
 from gpuarbiter_server.core.policy import Settings
-from gpuarbiter_server.core.records import Change, Closed, EndedRecord, LeaseDropped, TokensReserved
+from gpuarbiter_server.core.records import Change, Closed, EndedRecord, LeaseDropped, SavedGpu, TokensReserved
 from gpuarbiter_server.core.ticket import Ticket
 from gpuarbiter_server.core.timers import Timers
 from gpuarbiter_server.core.waitqueue import WaitQueue
@@ -41,6 +41,8 @@ class State:
         self.instance_id = instance_id
         self.owners = Owners()
         self.gpus = {spec.key: Gpu(spec, n, self.owners, settings.memory) for n, spec in enumerate(specs)}
+        # What is kept of GPUs that were there at an earlier start, by their names.
+        self.absent: dict[str, SavedGpu] = {}
         self._names = _names(self.gpus.values())
         self.queue = WaitQueue()
         self.gates = Gates()

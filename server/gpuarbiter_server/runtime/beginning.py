@@ -30,7 +30,7 @@ class Beginning:
 
 def in_memory(*, wall: float) -> Beginning:
     """A start that knows nothing of earlier ones. wall: Unix seconds."""
-    return Beginning(epoch=1, first_token=int(wall) * _TOKENS_PER_SECOND, id_key=secrets.token_bytes(32))
+    return Beginning(epoch=1, first_token=int(wall * _TOKENS_PER_SECOND), id_key=secrets.token_bytes(32))
 
 
 def from_journal(journal: Journal, *, boot_id: str, pid_namespace: int, wall: float) -> Beginning:
@@ -40,11 +40,11 @@ def from_journal(journal: Journal, *, boot_id: str, pid_namespace: int, wall: fl
     Raises JournalError when it cannot be written.
     """
     before = journal.loaded
-    first_token = max(before.tokens_until + 1, int(wall) * _TOKENS_PER_SECOND)
+    first_token = max(before.tokens_until + 1, int(wall * _TOKENS_PER_SECOND))
     tokens_until = first_token + TOKEN_BLOCK - 1
     epoch = before.epoch + 1
     journal.begin(epoch=epoch, boot_id=boot_id, pid_namespace=pid_namespace, tokens_until=tokens_until)
     recover = Recover(
-        before.saved, same_boot=boot_id == before.boot_id, same_pids=pid_namespace == before.pid_namespace
+        before.saved, same_boot=boot_id == before.boot_id, same_pids=0 != pid_namespace == before.pid_namespace
     )
     return Beginning(epoch, first_token, before.id_key, tokens_until, recover)

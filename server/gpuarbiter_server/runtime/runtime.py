@@ -55,8 +55,10 @@ _LAST_ANSWERS = (
     fx.Done,
 )
 
-# What waits for the commit of its turn. Of a grant the core itself sees to that.
-_AFTER_COMMIT = (fx.Released, fx.Resized, fx.Drained, fx.Done)
+# What waits for the commit of its turn. Of a new grant the core itself sees to that. What stands whether it is
+# durable or not is answered when the journal fails; the rest once it is back, or never.
+_AFTER_COMMIT = (fx.Released, fx.Done, fx.Resized, fx.Drained)
+_STANDS = (fx.Released, fx.Done)
 
 
 class Observer(Protocol):
@@ -87,9 +89,13 @@ class Runtime:
         self._on_serving = on_serving
         # Answers that wait for the commit of the change of their number.
         self._held: deque[tuple[int, fx.Effect]] = deque()
+        self._held_calls: set[Call] = set()
         # The last change that was handed over; whether it is known what became of it.
         self._handed = 0
         self._settled = asyncio.Event()
+        self._settled.set()
+        # From a failure of the journal until it is written again.
+        self._failing = False
         self._loop = asyncio.get_running_loop()
         self._inbox: deque[Event] = deque()
         self._turn_planned = False
@@ -173,20 +179,19 @@ class Runtime:
 
     async def recover(self, left: Recover) -> None:
         """Takes up what an earlier start left; returns when what came of it is written, or known not to be."""
-        self._inbox.append(left)
-        self._turn()
+        # Whatever it raises keeps the arbiter from starting: without its leases it must not.
+        self._finish_turn(self._arbiter.handle(left, self._clock()))
         await self.until_settled()
 
     async def until_settled(self) -> None:
         """Returns when all that was handed over to the journal is written and answered, or known not to be."""
-        if self._handed:
-            await self._settled.wait()
+        await self._settled.wait()
 
     # -- a turn --
 
     def _turn(self) -> None:
         self._turn_planned = False
-        arbiter, inbox = self._arbiter, self._inbox
+        inbox = self._inbox
         wanted: list[fx.Effect] = []
         free: list[fx.Effect] = []
         while inbox:
@@ -195,7 +200,12 @@ class Runtime:
             if isinstance(event, JournalWritten | JournalFailed):
                 free += self._let_go(event)
         wanted += self._let_time_pass(self._clock())
-        for effect in free + self._hold_back(wanted):
+        self._finish_turn(wanted, free)
+
+    def _finish_turn(self, wanted: list[fx.Effect], free: Iterable[fx.Effect] = ()) -> None:
+        """Carries out what was held back and is free now, and then what the turn wants and need not wait."""
+        arbiter = self._arbiter
+        for effect in [*free, *self._hold_back(wanted)]:
             try:
                 self._carry_out(effect)
             except Exception:
@@ -208,29 +218,48 @@ class Runtime:
 
     def _hold_back(self, wanted: list[fx.Effect]) -> list[fx.Effect]:
         """Hands the changes of a turn over to the journal; returns what need not wait for it."""
-        saves = [effect for effect in wanted if isinstance(effect, fx.Save)]
-        if not saves or self._journal is None:
+        if self._journal is None:
             return wanted
-        number = saves[-1].number
-        taken = self._journal.write(number, [save.change for save in saves])
-        if taken:
-            self._handed = number
-            self._settled.clear()
+        saves = [effect for effect in wanted if isinstance(effect, fx.Save)]
+        lost = False
+        if saves:
+            self._handed = saves[-1].number
+            lost = not self._journal.write(self._handed, [save.change for save in saves])
+            if not lost:
+                self._settled.clear()
         now: list[fx.Effect] = []
         for effect in wanted:
-            if taken and isinstance(effect, _AFTER_COMMIT):
-                self._held.append((number, effect))
+            if self._waits(effect, lost=lost):
+                self._held.append((self._handed, effect))
+                self._held_calls.add(effect.call)  # type: ignore[union-attr]
             elif not isinstance(effect, fx.Save):
                 now.append(effect)
         return now
 
+    def _waits(self, effect: fx.Effect, *, lost: bool) -> bool:
+        """Whether an effect must not be carried out before what has been handed over is written.
+
+        lost: the changes of its turn were not taken, because the journal has just failed.
+        """
+        if getattr(effect, "call", None) in self._held_calls or getattr(effect, "claims", False):
+            return True
+        if isinstance(effect, _STANDS):
+            return not self._settled.is_set() and not self._failing
+        return isinstance(effect, _AFTER_COMMIT) and (lost or not self._settled.is_set())
+
     def _let_go(self, event: JournalWritten | JournalFailed) -> list[fx.Effect]:
-        """The answers that waited for this; without a journal what was done stands all the same."""
+        """What waited for this. Of what a failure leaves open, only what stands in any case."""
+        self._failing = isinstance(event, JournalFailed)
         if isinstance(event, JournalFailed) or event.number >= self._handed:
             self._settled.set()
+        held, self._held = self._held, deque()
         free = []
-        while self._held and (isinstance(event, JournalFailed) or self._held[0][0] <= event.number):
-            free.append(self._held.popleft()[1])
+        for number, effect in held:
+            if isinstance(effect, _STANDS) if isinstance(event, JournalFailed) else number <= event.number:
+                free.append(effect)
+            else:
+                self._held.append((number, effect))
+        self._held_calls = {effect.call for _, effect in self._held}  # type: ignore[union-attr]
         return free
 
     def _let_time_pass(self, now: float) -> list[fx.Effect]:

@@ -44,7 +44,7 @@ class Rows:
         self.meta = meta
         self._execute = connection.execute
         self._leases = {row.value.lease_id: _Place(row.number, row.mark) for row in contents.leases}
-        self._gpus = {row.value.key: _Place(row.number, row.mark) for row in contents.gpus}
+        self._gpus = {row.value.name: _Place(row.number, row.mark) for row in contents.gpus}
         self._last_gpu = max((row.number for row in contents.gpus), default=0)
         # How many, the number of the last, and of the last of those that need not be kept any more.
         self._ended, self._last_ended, self._expired_until = 0, 0, contents.expired_until()
@@ -113,11 +113,11 @@ class Rows:
 
     def _gpu_saved(self, change: GpuSaved) -> None:
         gpu = change.gpu
-        before = self._gpus.get(gpu.key)
+        before = self._gpus.get(gpu.name)
         if before is None:
             self._last_gpu += 1
         number = self._last_gpu if before is None else before.number
-        self._gpus[gpu.key] = self._put(GPUS, number, gpu, before)
+        self._gpus[gpu.name] = self._put(GPUS, number, gpu, before)
 
     def _tokens_reserved(self, change: TokensReserved) -> None:
         self.reserve(change.until)

@@ -10,8 +10,9 @@ SECOND = 1 << 20
 
 def test_in_memory_every_start_is_the_first():
     first, second = in_memory(wall=1000.9), in_memory(wall=1001.0)
-    assert (first.epoch, first.first_token, first.tokens_until, first.recover) == (1, 1000 * SECOND, None, None)
-    assert second.first_token - first.first_token == SECOND
+    assert (first.epoch, first.first_token, first.tokens_until, first.recover) == (1, int(1000.9 * SECOND), None, None)
+    # Even of two in one second.
+    assert second.first_token > first.first_token
     assert first.id_key != second.id_key
 
 
@@ -49,3 +50,10 @@ def test_another_boot_and_another_pid_namespace_are_noticed(tmp_path: Path):
     assert moved is not None
     assert (rebooted.same_boot, rebooted.same_pids) == (False, True)
     assert (moved.same_boot, moved.same_pids) == (True, False)
+
+
+def test_pids_of_an_unknown_namespace_are_not_the_same(tmp_path: Path):
+    start(tmp_path, wall=1000, pid_namespace=0)
+    again = start(tmp_path, wall=1001, pid_namespace=0).recover
+    assert again is not None
+    assert not again.same_pids

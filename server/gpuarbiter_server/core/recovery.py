@@ -64,13 +64,13 @@ def _recover_lease(state: State, saved: SavedLease, event: Recover, now: float) 
     for gpu, _ in shares:
         gpu.newest_token = max(gpu.newest_token, saved.token)
         state.touch_gpu(gpu)
-    if not event.same_boot:
-        _over(state, saved, EndReason.HOLDER_DIED, 0.0, "the machine was started again", now)
-        return
     gone = [share for gpu, share in found if gpu is None]
     detail = f"{', '.join(share.gpu for share in gone)} is not there any more"
     for share in gone:
-        _leave_behind(state, saved, share, same_pids=event.same_pids, now=now)
+        _leave_behind(state, saved, share, event, now)
+    if not event.same_boot:
+        _over(state, saved, EndReason.HOLDER_DIED, 0.0, "the machine was started again", now)
+        return
     if not shares:
         _over(state, saved, EndReason.GPU_LOST, now - saved.granted_at, detail, now)
         return
@@ -156,21 +156,21 @@ def _restart_clocks(state: State, lease: Lease, saved: SavedLease, now: float) -
     return max(0.0, lease.recover_until - now)
 
 
-def _leave_behind(state: State, saved: SavedLease, share: SavedShare, *, same_pids: bool, now: float) -> None:
+def _leave_behind(state: State, saved: SavedLease, share: SavedShare, event: Recover, now: float) -> None:
     """The GPU is away, and its holder may be running still: should it be back soon, it cools down."""
-    if saved.sharing is not Sharing.EXCLUSIVE or not state.settings.cooldown:
-        return
-    process = saved.request.holder.process if same_pids else None
-    cooldown = SavedCooldown(
-        lease_id=saved.lease_id,
-        since=now,
-        until=now + state.settings.cooldown,
-        baseline=share.baseline if same_pids else (),
-        holder_known=process is not None,
-        family=() if process is None else (process,),
-    )
-    kept = state.absent.get(share.uuid or share.gpu, SavedGpu(share.gpu, share.uuid, saved.token, None, None))
-    kept = replace(kept, newest_token=max(kept.newest_token, saved.token), cooldown=cooldown)
+    kept = state.absent.get(share.uuid or share.gpu, SavedGpu(share.gpu, share.uuid, 0, None, None))
+    kept = replace(kept, newest_token=max(kept.newest_token, saved.token))
+    if event.same_boot and saved.sharing is Sharing.EXCLUSIVE and state.settings.cooldown:
+        process = saved.request.holder.process if event.same_pids else None
+        cooldown = SavedCooldown(
+            lease_id=saved.lease_id,
+            since=now,
+            until=now + state.settings.cooldown,
+            baseline=share.baseline if event.same_pids else (),
+            holder_known=process is not None,
+            family=() if process is None else (process,),
+        )
+        kept = replace(kept, cooldown=cooldown)
     state.absent[kept.name] = kept
     state.save(GpuSaved(kept))
 

@@ -59,7 +59,7 @@ class Churn:
         await asyncio.gather(*(one_after_another() for _ in range(AT_A_TIME)))
 
     async def fill(self, count: int) -> None:
-        """So many leases with names of their own, as fast as they come."""
+        """So many leases under names as long as the others', as fast as they come."""
         await asyncio.gather(*(self._many(count // FILLING) for _ in range(FILLING)))
 
     async def _many(self, count: int) -> None:
@@ -68,8 +68,8 @@ class Churn:
         await session.read()
         for number in range(count):
             call_id = 2 * number + 2
-            request = acquire_request("T", memory=GIB // 8, shared=True, max_hold=0, request_id=uuid.uuid4().hex)
-            await session.write(pb.SessionRequest(call_id=call_id, acquire=request))
+            request = self._request(memory=GIB // 16, shared=True, request_id=uuid.uuid4().hex)
+            await session.write(pb.SessionRequest(call_id=call_id, acquire=acquire_request(**request)))
             await session.write(pb.SessionRequest(call_id=call_id + 1, cancel={"acquire_call_id": call_id}))
             while (await session.read()).call_id != call_id + 1:
                 pass

@@ -541,3 +541,116 @@ async def test_without_a_journal_nothing_is_to_be_saved():
     bench = Bench()
     with pytest.raises(AssertionError):
         bench.runtime._carry_out(fx.Save(1, LeaseDropped("x")))
+
+
+async def test_a_release_again_is_answered_no_earlier_than_the_first():
+    bench = Journaled()
+    held = bench.acquire("r")
+    await async_until(lambda: held.kinds == ["Granted"], "for the grant")
+    bench.store.gate.clear()
+    first = asyncio.create_task(bench.release(held.lease_id))
+    await async_until(lambda: held.kinds[-1] == "Ended", "for it to be released")
+    second = asyncio.create_task(bench.release(held.lease_id))
+    await bench.turn()
+    assert not second.done()
+    bench.store.gate.set()
+    assert [answer.already_ended for answer in await asyncio.gather(first, second)] == [False, True]  # type: ignore[union-attr]
+    await bench.end()
+
+
+async def resizing(bench: Journaled, lease_id: str) -> "asyncio.Task[fx.Effect]":
+    return asyncio.create_task(bench.runtime.ask(lambda call: ev.Resize(call, ev.Caller(), lease_id, memory_bytes=GIB)))
+
+
+async def test_a_resize_that_a_failure_left_open_is_answered_once_it_is_written():
+    bench = Journaled()
+    held = bench.acquire("r")
+    await async_until(lambda: held.kinds == ["Granted"], "for the grant")
+    bench.store.fault = "bad"
+    answer = await resizing(bench, held.lease_id)
+    await async_until(lambda: bool(bench.serving), "for the failure")
+    await bench.turn()
+    assert not answer.done()
+    bench.store.fault = ""
+    assert isinstance(await answer, fx.Resized)
+    assert bench.serving[-1].up
+    await bench.end()
+
+
+async def test_a_resize_in_the_turn_of_a_failure_is_no_exception():
+    bench = Journaled()
+    held = bench.acquire("r")
+    await async_until(lambda: held.kinds == ["Granted"], "for the grant")
+    answer = await resizing(bench, held.lease_id)
+    await asyncio.sleep(0)
+    bench.writer._on_failed(bench.writer._life, "bad")
+    await async_until(lambda: [serving.up for serving in bench.serving] == [False, True], "for it to be back")
+    assert isinstance(await answer, fx.Resized)
+    await bench.end()
+
+
+async def test_while_a_hanging_disk_is_written_anew_releases_are_answered():
+    bench = Journaled()
+    first, second = bench.acquire("r"), bench.acquire("s")
+    await async_until(lambda: first.kinds == ["Granted"], "for the grant")
+    bench.store.fault = "bad"
+    assert isinstance(await bench.release(first.lease_id), fx.Released)
+    bench.store.gate.clear()
+    bench.store.fault = ""
+    bench.store.entered.clear()
+    await async_until(bench.store.entered.is_set, "for it to be written anew")
+    assert isinstance(await bench.release(first.lease_id), fx.Released)
+    assert second.kinds[-1] != "Granted"
+    bench.store.gate.set()
+    await async_until(lambda: second.kinds[-1] == "Granted", "for the next grant")
+    await bench.end()
+
+
+async def recovered(bench: Journaled) -> str:
+    """A bench whose journal holds a lease of before; its id."""
+    before = Journaled()
+    held = before.acquire("r", ttl=60.0)
+    await async_until(lambda: held.kinds == ["Granted"], "for the grant")
+    saved = before.store.commits[0][-1]
+    assert isinstance(saved, LeaseSaved)
+    await before.end()
+    await bench.runtime.recover(ev.Recover(Saved(leases=(saved.lease,))))
+    return held.lease_id
+
+
+async def test_a_renewal_that_ends_the_wait_for_a_holder_is_answered_once_it_is_written():
+    bench = Journaled()
+    lease_id = await recovered(bench)
+    bench.store.gate.clear()
+    renewing = asyncio.create_task(bench.runtime.ask(lambda call: ev.Renew(call, ev.Caller(), lease_id)))
+    await bench.turn()
+    await bench.turn()
+    assert not renewing.done()
+    bench.store.gate.set()
+    assert isinstance(await renewing, fx.Renewed)
+    bench.store.gate.clear()
+    # The next one says nothing new.
+    assert isinstance(await bench.runtime.ask(lambda call: ev.Renew(call, ev.Caller(), lease_id)), fx.Renewed)
+    await bench.end()
+
+
+async def test_what_a_joining_stream_is_told_waits_together():
+    bench = Journaled()
+    lease_id = await recovered(bench)
+    bench.store.gate.clear()
+    joined = bench.acquire("r", ttl=60.0)
+    await bench.turn()
+    bench.runtime.submit(ev.Revoke(bench.runtime.open(lambda _: None), lease_id, 5.0))
+    await bench.turn()
+    assert joined.kinds == []
+    bench.store.gate.set()
+    await async_until(lambda: joined.kinds == ["Granted", "YieldRequested"], "for the grant and what came after it")
+    await bench.end()
+
+
+async def test_a_core_that_cannot_take_up_what_is_left_does_not_start(monkeypatch: pytest.MonkeyPatch):
+    bench = Journaled()
+    monkeypatch.setattr(Arbiter, "handle", lambda *_: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        await bench.runtime.recover(ev.Recover(Saved()))
+    await bench.end()

@@ -23,7 +23,7 @@ from support.process import Arbiterd
 Start = Callable[..., Arbiterd]
 Connect = Callable[[Arbiterd], Client]
 
-ROUNDS = 20
+ROUNDS = 20 if soak.wanted() else 10
 # What is remembered of requests that are over, so that late calls can be answered, costs so much each and is bounded by
 # number. The long form begins with that many, so that little is added.
 KIB_PER_REMEMBERED = 2.5

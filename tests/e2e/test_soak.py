@@ -41,7 +41,13 @@ async def test_fifty_clients_of_which_some_are_killed_share_one_gpu(
     arbiterd: Start, connect: Connect, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     seconds, seed = duration(), random.randrange(2**32)
-    arbiter = arbiterd("queue_limit=200", "journal.durability=relaxed", "history.max_events=1000000", "cooldown=10m", "log_level=warning")
+    arbiter = arbiterd(
+        "queue_limit=200",
+        "journal.durability=relaxed",
+        "history.max_events=1000000",
+        "cooldown=10m",
+        "log_level=warning",
+    )
     client = connect(arbiter)
     command = [sys.executable, PROGRAM, arbiter.grpc, str(tmp_path), str(CLIENTS), f"{seconds:g}", str(seed)]
     swarm = await asyncio.to_thread(

@@ -120,7 +120,7 @@ async def timed(work: Awaitable[Any]) -> float:
 
 async def detached(client: Client, name: str, ttl: float, **wishes: Any) -> lease_pb2.Lease:
     """A lease that lives by its ttl alone."""
-    return await client.acquire(client=name, request_id=name, ttl=ttl, detached=True, **wishes).granted()
+    return await client.acquire(client=name, request_id=name, ttl=ttl, detached=True, max_hold=0, **wishes).granted()
 
 
 def same(one: lease_pb2.Lease, other: lease_pb2.Lease) -> bool:
@@ -388,8 +388,9 @@ class TestTheWallClock:
         # The next start goes by the same clocks; and its tokens rise, whatever the wall clock says.
         kill(arbiter)
         again = connect(serve(*settings, **fake.env))
-        assert {each.holder.client_id for each in (await again.snapshot()).leases} == {"lasting", "carried"}
-        later = await again.acquire(candidates=["gpu:4"]).granted()
+        # An end that was not on the disk yet is not known to it, and comes again.
+        assert {each.holder.client_id for each in (await again.snapshot()).leases} >= {"lasting", "carried"}
+        later = await again.acquire(candidates=["gpu:0"]).granted()
         assert later.fencing_token > held.fencing_token
         assert faults.wall_waits == 0
         with soak.figures(capsys):

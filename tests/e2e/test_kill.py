@@ -160,7 +160,14 @@ class TestTheJudge:
         for deaths in ([(2.0, 2.0, 6.0)], [(2.0, 2.0, None), (3.0, 3.0, 4.0), (5.0, 5.0, 6.0)]):
             report = judge(lost, deaths=deaths)
             assert (len(report.excused), report.broken) == (1, [])
-        # It was there long enough to be found again.
+        # What was not recovered is no matter of time.
+        lost[2] = (7.0, "lost", "A", {"reason": "NOT_RECOVERED"})
+        report = judge(lost, deaths=[(2.0, 2.0, 6.0)])
+        assert (len(report.excused), len(report.broken)) == (0, 1)
+
+    def test_what_was_lost_though_the_arbiter_was_there(self, judge: Callable[..., Report]):
+        lost = _hold(1, "A", 1.0, 8.0)
+        lost.insert(2, (7.0, "lost", "A", {"reason": "DISCONNECTED"}))
         for deaths in ([(2.0, 2.0, 3.0)], [(2.0, 2.0, 3.0), (5.5, 5.5, 6.0)], []):
             report = judge(lost, deaths=deaths)
             assert (len(report.excused), len(report.broken)) == (0, 1)

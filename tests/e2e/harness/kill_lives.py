@@ -95,6 +95,8 @@ class Lives:
         self._env = environment(folder, **self.faults.env)
         self._all: list[Arbiterd] = []
         self._died = "", 0.0
+        # Whether the last one died before its clients had found it again.
+        self._early = False
         self._launch().wait_until_ready()
 
     @property
@@ -104,8 +106,12 @@ class Lives:
 
     def die(self, plan: Plan) -> None:
         """Has it die by this plan, and starts the next one; returns when that one serves."""
-        if self._dice.random() < _BUSY_SHARE:
+        # Not one after another: no client of its own makes up for an arbiter that never stays.
+        if self._early or self._dice.random() < _BUSY_SHARE:
+            self._early = plan.at_start
             self._wait_until_busy()
+        else:
+            self._early = True
         if plan.at_start:
             self._kill(RANDOM.name)
             self._arm(plan)

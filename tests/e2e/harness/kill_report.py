@@ -23,8 +23,12 @@ BACK_SECONDS = 2.0
 # A holder that lives by its stream gives up 5 s after its line broke, and a release in vain after 5 s: so an outage of
 # this length, and the time to find the arbiter again, may cost it.
 LONG_OUTAGE_SECONDS = 3.0
-# For so long after it, a loss may be put down to it.
+# For so long after it, a loss may be put down to it; and only one of these: the holder gave up by its own clock, found
+# nobody to give its lease to, or asked again for a lease that nobody had joined in time.
 _AFTERMATH_SECONDS = 12.0
+_EXCUSABLE = frozenset(
+    {("lost", "DISCONNECTED"), ("lost", "TTL_EXPIRED"), ("not released", ""), ("failed", "LEASE_ENDED")}
+)
 
 
 @dataclass
@@ -127,7 +131,8 @@ class Report:
             else:
                 self._take(client, line, holds)
         asked = {line["request"] for line in lines if line["event"] == "asks"}
-        for request in asked - holds.keys():
+        refused = {line["request"] for line in lines if line["event"] == "failed" and not line["transient"]}
+        for request in asked - holds.keys() - refused:
             self.broken.append(f"{client}: request {request} came to nothing")
         self.broken += [f"no end: {hold}" for hold in holds.values() if not hold.outcome]
         self.holds += holds.values()
@@ -176,7 +181,8 @@ class Report:
 
     def _lament(self, client: str, line: Line) -> None:
         """What must not be, unless the arbiter was away for longer than leases last."""
-        if any(begin <= line["at"] <= end + _AFTERMATH_SECONDS for begin, end in self._long_outages()):
+        excusable = (line["event"], line["reason"]) in _EXCUSABLE
+        if excusable and any(begin <= line["at"] <= end + _AFTERMATH_SECONDS for begin, end in self._long_outages()):
             self.excused.append(f"{client}: {line}")
         else:
             self.broken.append(f"{client}: {line}")

@@ -216,7 +216,7 @@ class Invariants:
 def ended_names(world: World) -> set[str | RequestKey]:
     """What is known to have ended, by its lease id and by its request; of one request the newest end counts."""
     records = world.state.leases.all_ended()
-    return {record.lease_id for record in records} | {record.key for record in records}
+    return {record.lease_id for record in records if record.lease_id} | {record.key for record in records}
 
 
 def timeless(lease: SavedLease, same_pids: bool = True) -> SavedLease:

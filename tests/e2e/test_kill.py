@@ -18,7 +18,7 @@ import pytest
 
 from e2e.harness.client import Client
 from e2e.harness.kill_clients import HABITS
-from e2e.harness.kill_lives import PLANS, Death, Lives, planned
+from e2e.harness.kill_lives import CHECKPOINTS, PLANS, Death, Lives, planned
 from e2e.harness.kill_report import Report, table
 from support import soak
 from support.process import Arbiterd, environment
@@ -74,7 +74,7 @@ async def test_clients_live_through_the_deaths_of_their_arbiter(
     lives = Lives(folder, tmp_path, dice, "gpus=sim:3x24GiB", "node=test-node")
     try:
         clients = fleet(lives, seed)
-        for plan in planned(kills, dice, checkpoints=8 if soak.wanted() else 0):
+        for plan in planned(kills, checkpoints=8 if soak.wanted() else 0):
             lives.die(plan)
         assert clients.stdin is not None
         clients.stdin.close()
@@ -97,7 +97,7 @@ async def test_clients_live_through_the_deaths_of_their_arbiter(
     # What the arbiters did.
     assert not [output for output in outputs if "Traceback" in output or "ERROR" in output]
     if soak.wanted():
-        missed = {plan.name for plan in PLANS} - {death.kind for death in lives.deaths}
+        missed = {plan.name for plan in (*PLANS, *CHECKPOINTS)} - {death.kind for death in lives.deaths}
         assert not missed
 
     # Nothing is left.

@@ -15,7 +15,6 @@ from fakes.faults import AFTER, BEFORE, WITHIN, Faults
 from support.process import ISOLATED, Arbiterd, environment
 
 _LOG, _MAIN = "journal.db-wal", "journal.db"
-# How long a planned death is waited for; then it is a random one.
 _PATIENCE_SECONDS = 3.0
 # Most have granted something again before they die; the others die while their clients look for them.
 _BUSY_SHARE = 0.75
@@ -35,6 +34,8 @@ class Plan:
     most: int = 6
     # It may die before it serves.
     at_start: bool = False
+    # How long that death is waited for; then it is a random one.
+    patience: float = _PATIENCE_SECONDS
 
 
 RANDOM = Plan("at random")
@@ -50,18 +51,19 @@ PLANS = (
     Plan("after a write to the log", "write", AFTER, _LOG),
     Plan("after a sync of the log as it starts", "sync", AFTER, _LOG, most=3, at_start=True),
 )
-# For these, the log has to be full first: after some thousand commits.
+# For these, the log has to be full first: after some hundred commits.
 CHECKPOINTS = (
-    Plan("within a write to the main file", "write", WITHIN, _MAIN, most=20),
-    Plan("before a sync of the main file", "sync", BEFORE, _MAIN, most=1),
+    Plan("within a write to the main file", "write", WITHIN, _MAIN, most=5, patience=15.0),
+    Plan("before a sync of the main file", "sync", BEFORE, _MAIN, most=1, patience=15.0),
 )
 
 
-def planned(count: int, dice: random.Random, *, checkpoints: int) -> Iterator[Plan]:
-    """So many deaths: each of the planned kinds in turn, and at random in the last quarter."""
+def planned(count: int, *, checkpoints: int) -> Iterator[Plan]:
+    """So many deaths: the planned kinds in turn, checkpoints between them, at random in the last quarter."""
+    distance = count // checkpoints if checkpoints else count + 1
     for number in range(count):
-        if checkpoints and number % (count // checkpoints) == count // checkpoints - 1:
-            yield dice.choice(CHECKPOINTS)
+        if number % distance == distance - 1:
+            yield CHECKPOINTS[number // distance % len(CHECKPOINTS)]
         elif number < count * 3 // 4:
             yield PLANS[number % len(PLANS)]
         else:
@@ -121,7 +123,7 @@ class Lives:
         elif plan.call:
             self._arm(plan)
             try:
-                self.now.process.wait(_PATIENCE_SECONDS)
+                self.now.process.wait(plan.patience)
             except subprocess.TimeoutExpired:
                 self._kill(f"at random, instead of {plan.name}")
             else:

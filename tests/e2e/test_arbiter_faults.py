@@ -1,26 +1,34 @@
-"""What can happen to the arbiter itself: it is frozen, its disk fails, its clock jumps, it is told to stop, the machine
-is started again, or there are two of it. No lease that was told is forgotten, and nobody holds what another has.
+"""What can happen to the arbiter itself: it is frozen, its clock jumps, there are two of it, it is told to stop, or the
+machine is started again. No lease that was told is forgotten, and nobody holds what another has.
 """
 
 import asyncio
 import re
 import signal
 import time
-import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from e2e.harness.arbiters import (
+    LATE_SECONDS,
+    NOT_SERVING,
+    SERVING,
+    detached,
+    health,
+    holds,
+    kill,
+    readiness,
+    same,
+)
 from e2e.harness.client import Client
 from e2e.harness.holders import Holder
 from e2e.harness.persistent import Persistent
-from e2e.harness.waiting import eventually
 from fakes.faults import Faults
 from fakes.nvml import FakeNvml
 from fakes.polling import until
@@ -36,11 +44,7 @@ Connect = Callable[[Arbiterd], Client]
 Hold = Callable[..., Holder]
 Persist = Callable[..., Persistent]
 
-SERVING = health_pb2.HealthCheckResponse.SERVING
-NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 TWO = "gpus=sim:2x24GiB"
-# What an arbiter on a busy machine may need more than it should, before a test takes it for wrong.
-LATE_SECONDS = 3.0
 
 
 @pytest.fixture
@@ -75,56 +79,7 @@ async def persistent() -> AsyncIterator[Persist]:
 
     yield start
     for each in made:
-        await each.close()
-
-
-async def health(arbiter: Arbiterd) -> int:
-    async with grpc.aio.insecure_channel(arbiter.grpc) as channel:
-        stub: Any = health_pb2_grpc.HealthStub(channel)
-        status: int = (await stub.Check(health_pb2.HealthCheckRequest(), timeout=10)).status
-        return status
-
-
-async def readiness(arbiter: Arbiterd) -> tuple[int, str]:
-    """What /readyz says."""
-
-    def get() -> tuple[int, str]:
-        try:
-            with urllib.request.urlopen(f"http://{arbiter.http}/readyz", timeout=10) as answer:
-                return answer.status, answer.read().decode()
-        except HTTPError as error:
-            return error.code, error.read().decode()
-
-    return await asyncio.to_thread(get)
-
-
-async def shows(arbiter: Arbiterd, status: int) -> None:
-    """Waits for its health to be this."""
-
-    async def look() -> bool:
-        return await health(arbiter) == status
-
-    await eventually(look, f"health {status}")
-
-
-def kill(arbiter: Arbiterd) -> None:
-    arbiter.signal(signal.SIGKILL)
-    arbiter.wait()
-
-
-async def timed(work: Awaitable[Any]) -> float:
-    began = time.monotonic()
-    await work
-    return time.monotonic() - began
-
-
-async def detached(client: Client, name: str, ttl: float, **wishes: Any) -> lease_pb2.Lease:
-    """A lease that lives by its ttl alone."""
-    return await client.acquire(client=name, request_id=name, ttl=ttl, detached=True, max_hold=0, **wishes).granted()
-
-
-def same(one: lease_pb2.Lease, other: lease_pb2.Lease) -> bool:
-    return (one.lease_id, one.fencing_token) == (other.lease_id, other.fencing_token)
+        await each.aclose()
 
 
 class TestFrozen:
@@ -203,130 +158,6 @@ async def renew_always(client: Client, lease: lease_pb2.Lease) -> None:
             if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise
         await asyncio.sleep(0.3)
-
-
-class TestADiskThatFails:
-    """R7: nothing is granted that is not on the disk; what is held goes on; it heals by itself."""
-
-    # How long a commit may hang before whoever waits for it is told.
-    STALL_SECONDS = 2.0
-
-    # With the whole directory, the history has the same disk as the journal.
-    @pytest.mark.parametrize(
-        ("fault", "files"),
-        [("full", "gpu-arbiter/"), ("syncs fail", "journal.db"), ("syncs hang", "gpu-arbiter/")],
-        ids=["full", "syncs fail", "syncs hang"],
-    )
-    async def test_it_grants_nothing_and_recovers(
-        self,
-        serve: Start,
-        connect: Connect,
-        persistent: Persist,
-        faults: Faults,
-        capsys: pytest.CaptureFixture[str],
-        fault: str,
-        files: str,
-    ):
-        arbiter = serve("gpus=sim:3x24GiB")
-        client = connect(arbiter)
-        first = await client.acquire(client="first", request_id="first", candidates=["gpu:0"], max_hold=0).granted()
-        second = await detached(client, "second", ttl=30, candidates=["gpu:1"])
-        waiting = persistent(arbiter, "waiting", candidates=["gpu:0"])
-        await waiting.until_stands()
-
-        {"full": faults.disk_full, "syncs fail": faults.syncs_fail, "syncs hang": faults.syncs_hang}[fault](files)
-        asked = time.monotonic()
-        refused = await client.acquire(candidates=["gpu:2"]).refusal()
-        refused_after = time.monotonic() - asked
-        assert (refused.code.name, refused.reason) == ("UNAVAILABLE", "JOURNAL_UNAVAILABLE")
-        assert refused.retry_after is not None
-        assert refused_after < self.STALL_SECONDS + LATE_SECONDS
-        assert faults.failed or faults.syncing
-        declined = await client.acquire(candidates=["gpu:2"], busy_policy="SKIP").next("declined")
-        assert declined.reason == lease_pb2.WAIT_REASON_JOURNAL
-        await shows(arbiter, NOT_SERVING)
-        code, why = await readiness(arbiter)
-        assert (code, why[:29]) == (503, "the journal cannot be written")
-
-        # What is held goes on meanwhile: renewed, and given back, again and again.
-        renewed = [await timed(client.renew(second)) for _ in range(20)]
-        released = await timed(client.release(first))
-        assert max(*renewed, released) < 1.0
-        assert (await client.release(first)).already_ended
-        assert (await client.snapshot()).queue_length == 1
-        assert not waiting.leases
-        assert await health(arbiter) == NOT_SERVING
-
-        healed = time.monotonic()
-        faults.heal()
-        await shows(arbiter, SERVING)
-        serving_after = time.monotonic() - healed
-        assert await readiness(arbiter) == (200, "OK")
-        third = await waiting.granted()
-        fourth = await client.acquire(client="fourth", request_id="fourth", candidates=["gpu:2"], ttl=30).granted()
-        assert second.fencing_token < third.fencing_token < fourth.fencing_token
-        assert not waiting.breaks
-
-        kill(arbiter)
-        again = serve("gpus=sim:3x24GiB")
-        found = (await connect(again).snapshot()).leases
-        expected = {lease.lease_id for lease in (second, third, fourth)}
-        assert {lease.lease_id for lease in found} == expected
-        joined = (
-            await connect(again).acquire(client="fourth", request_id="fourth", candidates=["gpu:2"], ttl=30).granted()
-        )
-        assert same(joined, fourth)
-        with soak.figures(capsys):
-            print(
-                f"\n{files}: {fault}: refused after {refused_after:.2f} s; meanwhile 20 renewals, the slowest in "
-                f"{1000 * max(renewed):.0f} ms, and a release in {1000 * released:.0f} ms; "
-                f"serving {serving_after:.2f} s after it healed; "
-                f"the restart found {len(found)} of {len(expected)} leases"
-            )
-
-    async def test_while_it_hangs_unnoticed_nobody_else_is_held_up(
-        self, serve: Start, connect: Connect, faults: Faults
-    ):
-        """Before the hang counts as a failure, too: only who waits for the commit waits."""
-        client = connect(serve(TWO))
-        held = await detached(client, "held", ttl=30, candidates=["gpu:0"])
-        faults.syncs_hang("journal.db")
-        asking = asyncio.ensure_future(client.acquire(candidates=["gpu:1"]).refusal())
-        await eventually(_once(lambda: faults.syncing), "a sync that hangs")
-        renewed = [await timed(client.renew(held)) for _ in range(20)]
-        assert not asking.done()
-        assert max(renewed) < 0.5
-        # A release is answered once it is on the disk, or is known not to be: then it stands all the same.
-        assert await timed(client.release(held)) < self.STALL_SECONDS + LATE_SECONDS
-        assert (await asking).reason == "JOURNAL_UNAVAILABLE"
-        faults.heal()
-
-    async def test_a_slow_disk_grants_slowly(self, serve: Start, connect: Connect, faults: Faults):
-        """What takes less than the limit is no failure."""
-        arbiter = serve(TWO)
-        client = connect(arbiter)
-        faults.syncs_hang("journal.db", 0.3)
-        began = time.monotonic()
-        lease = await client.acquire().granted()
-        assert time.monotonic() - began >= 0.3
-        assert await health(arbiter) == SERVING
-        await client.release(lease)
-
-    async def test_a_grant_that_hangs_when_it_is_killed_was_told_nobody(
-        self, serve: Start, connect: Connect, persistent: Persist, faults: Faults
-    ):
-        arbiter = serve(TWO)
-        faults.syncs_hang("journal.db")
-        asking = persistent(arbiter, "asking")
-        await eventually(_once(lambda: faults.syncing), "a sync that hangs")
-        assert not asking.leases
-        kill(arbiter)
-        faults.heal()
-        again = connect(serve(TWO))
-        # It may have come to the disk; then it is found, and ends by its grace, for nobody joins it.
-        assert len((await again.snapshot()).leases) <= 1
-        # Another client gets the other GPU.
-        await again.acquire(client="other").granted()
 
 
 class TestTheWallClock:
@@ -472,7 +303,7 @@ class TestToldToStop:
         await waiting.waits_for("GPU_BUSY")
         heard: list[int] = []
         watching = asyncio.ensure_future(_watch_health(arbiter, heard))
-        await eventually(_once(lambda: heard), "the health to be told")
+        await holds(lambda: heard, "the health to be told")
 
         told = time.monotonic()
         arbiter.signal(signal.SIGTERM)
@@ -563,10 +394,3 @@ class TestTheMachineWasStartedAgain:
         assert "the machine was started again" in ended.detail
         with soak.figures(capsys):
             print(f"\nthe machine was started again: both GPUs were granted on in {1000 * took:.0f} ms")
-
-
-def _once(condition: Callable[[], object]) -> Callable[[], Awaitable[object]]:
-    async def look() -> object:
-        return condition()
-
-    return look

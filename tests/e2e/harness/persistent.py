@@ -56,7 +56,7 @@ class Persistent:
         await self._until(lambda: self.leases)
         return self.leases[0]
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         self._following.cancel()
         with suppress(asyncio.CancelledError):
             await self._following

@@ -176,7 +176,9 @@ class ScriptedArbiter(rpc.GpuArbiterServicer):
 
     def start(self, address: str | None = None) -> None:
         """Listens, on the port of the last time (or on `address`)."""
-        self._server = grpc.server(futures.ThreadPoolExecutor(max_workers=32), options=(("grpc.so_reuseport", 0),))
+        # As the arbiter, it lets clients ping every second.
+        options = (("grpc.so_reuseport", 0), ("grpc.http2.min_ping_interval_without_data_ms", 500))
+        self._server = grpc.server(futures.ThreadPoolExecutor(max_workers=32), options=options)
         rpc.add_GpuArbiterServicer_to_server(self, self._server)
         admin_pb2_grpc.add_GpuArbiterAdminServicer_to_server(ScriptedAdmin(self), self._server)
         port = self._server.add_insecure_port(address or self.address)

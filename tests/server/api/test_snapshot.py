@@ -211,14 +211,14 @@ async def test_a_watch_sends_the_state_and_then_only_what_changes():
 
 async def test_changes_within_the_interval_come_as_one():
     async with serving() as arbiter:
-        call = arbiter.stub.Snapshot(pb.SnapshotRequest(watch=True, min_interval=seconds(0.3)))
+        call = arbiter.stub.Snapshot(pb.SnapshotRequest(watch=True, min_interval=seconds(2.0)))
         began = time.monotonic()
         await call.read()
         for _ in range(20):
             _, lease = await arbiter.granted(acquire())
             await arbiter.stub.Release(release(lease))
         last = (await call.read()).snapshot
-        assert time.monotonic() - began >= 0.29
+        assert time.monotonic() - began >= 1.99
         assert last.revision == arbiter.runtime.revision
         assert not last.leases
         call.cancel()

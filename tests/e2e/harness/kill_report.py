@@ -219,12 +219,30 @@ class Report:
                     self.broken.append(f"token not risen: {earlier}, {later}")
 
 
+_FATES = (
+    "joined again",
+    "given back before that",
+    "did not notice (detached, or ended in that moment)",
+    "nobody there to give it back to",
+    "lost",
+)
+
+
+def _fate(hold: Hold) -> str:
+    """What became of a lease that was held when the arbiter died: just one of these."""
+    joined, meanwhile, unnoticed, in_vain, lost = _FATES
+    if hold.outcome == "lost":
+        return lost
+    if hold.mended:
+        return joined
+    if hold.outcome == "not released":
+        return in_vain
+    return meanwhile if hold.uncertain else unnoticed
+
+
 def table(report: Report) -> str:
     """The figures of a run."""
-    through = report.held_through
-    outcomes = Counter(hold.outcome for hold in through)
-    unnoticed = [hold for hold in through if not hold.uncertain]
-    meanwhile = [hold for hold in through if hold.uncertain and not hold.mended and hold.outcome == "released"]
+    through = Counter(_fate(hold) for hold in report.held_through)
     waited = report.waited_through
     again = [wait for wait in report.waits.values() if wait.failed]
     away = [death.served - death.at for death in report.deaths if death.served is not None]
@@ -234,11 +252,8 @@ def table(report: Report) -> str:
     rows += [(f"  {kind}", f"{count}") for kind, count in sorted(kinds.items())]
     rows += [
         ("leases granted", f"{len(report.holds)}"),
-        ("held through a kill", f"{len(through)}"),
-        ("  joined again", f"{len(report.resumed)}"),
-        ("  given back before that", f"{len(meanwhile)}"),
-        ("  did not notice (detached, or ended in that moment)", f"{len(unnoticed)}"),
-        ("  lost", f"{outcomes['lost']}"),
+        ("held through a kill", f"{through.total()}"),
+        *((f"  {fate}", f"{through[fate]}") for fate in _FATES),
         ("lost or not released, the arbiter being away for too long", f"{len(report.excused)}"),
         ("granted before a kill, told after it", f"{len(report.told_later)}"),
         ("waits that went on through a kill", f"{len(waited)}"),

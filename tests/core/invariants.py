@@ -102,6 +102,9 @@ class Invariants:
         self._started_at = world.now
         if self._nothing_pending:
             self._check_kept(world, event)
+        else:
+            # What was on its way to the disk may be lost. Of GPUs that are away it cannot be seen what was known.
+            self._gpus.clear()
         if not event.same_boot:
             self._alone_since.clear()
             self._told_at.clear()

@@ -106,6 +106,8 @@ class Invariants:
             # What was on its way to the disk may be lost. Of GPUs that are away it cannot be seen what was known.
             self._gpus.clear()
         if not event.same_boot:
+            # No process of before is left, on whatever GPU.
+            self._gpus = {uuid: replace(gpu, cooldown=None) for uuid, gpu in self._gpus.items()}
             self._alone_since.clear()
             self._told_at.clear()
             self._recover_by.clear()

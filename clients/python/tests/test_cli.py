@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import grpc
@@ -179,6 +180,25 @@ def test_events(scripted: ScriptedArbiter, capsys: pytest.CaptureFixture[str], m
     assert json.loads(capsys.readouterr().out.splitlines()[1])["type"] == "EVENT_TYPE_GRANTED"
 
 
+def test_events_for_other_programs(scripted: ScriptedArbiter, capsys: pytest.CaptureFixture[str]):
+    events = ["events", "--address", scripted.address]
+    assert main([*events, "--json"]) == 0
+    as_json = capsys.readouterr().out
+    assert main([*events, "--format", "jsonl"]) == 0
+    assert capsys.readouterr().out == as_json
+    assert main([*events, "--format", "csv", "--since", "2023-11-14T23:13:20+01:00"]) == 0
+    assert capsys.readouterr().out == (
+        "sequence,event_time,type,lease_id,request_id,task_type,client_id,namespace,pod,gpus,fencing_token,detail\r\n"
+        "1,2023-11-14T22:13:20.000000Z,QUEUED,,,ASR,,,,gpu:0,,\r\n"
+        "2,2023-11-14T22:13:20.000000Z,GRANTED,,,ASR,,,,gpu:0,,\r\n"
+    )
+    assert scripted.seen["ListEvents"][-1].since == at(0)
+    assert main([*events, "--format", "chrome-trace", "--since", "10m"]) == 0
+    assert json.loads(capsys.readouterr().out)["displayTimeUnit"] == "ms"
+    ago = time.time() - scripted.seen["ListEvents"][-1].since.seconds
+    assert 600 <= ago < 700
+
+
 def test_an_error_is_one_line_with_its_reason(scripted: ScriptedArbiter, capsys: pytest.CaptureFixture[str]):
     scripted.answers["Drain"] = lambda _request, context: refuse(
         context, grpc.StatusCode.PERMISSION_DENIED, "NOT_PERMITTED", "the admin role is needed"
@@ -229,6 +249,11 @@ def test_a_reader_that_has_seen_enough_is_no_error(scripted: ScriptedArbiter):
         (["run"], "COMMAND"),
         (["release"], "--lease-id --request-id is required"),
         (["drain"], "--gpu --all is required"),
+        (["events", "--format", "xml"], "invalid choice: 'xml'"),
+        (["events", "--json", "--format", "csv"], "not with --format csv"),
+        (["events", "--follow", "--format", "chrome-trace"], "leave one out"),
+        (["events", "--since", "yesterday"], "'yesterday' is no time; write how long ago"),
+        (["events", "--since", "900000d"], "before the year 1"),
         (["sim-job", "--utilization", "2"], "out of range; 0 to 1"),
         (["sim-job", "--utilization", "x"], "could not convert"),
     ],

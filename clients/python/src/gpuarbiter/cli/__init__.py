@@ -19,6 +19,7 @@ from gpuarbiter.cli.output import Messages
 COMMANDS = {
     "run": "run a command under a lease, as flock does under a lock",
     "snapshot": "show GPUs, leases and the queue",
+    "top": "a live view of GPUs, leases, the queue and rates",
     "release": "end a lease, or take a waiting request back",
     "drain": "stop granting on GPUs (operators)",
     "resume": "take a drain back (operators)",

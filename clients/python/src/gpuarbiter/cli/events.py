@@ -1,31 +1,75 @@
 """Shows what happened, oldest first: the arbiter's audit trail.
 
-With --json: one protobuf message ListEventsResponse as canonical JSON per line.
+--format text: a line for each event, for people.
+--format jsonl (or --json): one protobuf message ListEventsResponse as canonical JSON per line.
+--format csv: RFC 4180; the columns sequence, event_time (UTC), type, lease_id, request_id, task_type,
+client_id, namespace, pod, gpus (separated by spaces), fencing_token, detail.
+--format chrome-trace: leases, waits and what happened to them, for https://ui.perfetto.dev and chrome://tracing.
 """
 
 import argparse
+import io
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from gpuarbiter.cli import kinds
 from gpuarbiter.cli.output import Messages
+
+_TRACE = "chrome-trace"
+FORMATS = ("text", "jsonl", "csv", _TRACE)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
+    parser.add_argument("--format", choices=FORMATS, help="default: text")
+    parser.add_argument(
+        "--since", type=kinds.since, metavar="TIME", help="events from then on: 10m (ago), or an ISO time (UTC)"
+    )
     parser.add_argument("--after", type=int, default=0, metavar="SEQUENCE", help="events after this one (default: all)")
     parser.add_argument("--limit", type=int, default=0, help="at most so many (default: no limit)")
-    parser.add_argument("--follow", action="store_true", help="then the new ones as they happen, until Ctrl-C")
+    parser.add_argument(
+        "--follow", action="store_true", help="then the new ones as they happen, until Ctrl-C; not with chrome-trace"
+    )
+    parser.set_defaults(refuse=parser.error)
 
 
 def run(arguments: argparse.Namespace, messages: Messages) -> int:
     """Shows them."""
+    if arguments.json and arguments.format not in {None, "jsonl"}:
+        arguments.refuse(f"--json is --format jsonl; not with --format {arguments.format}")
+    chosen = arguments.format or ("jsonl" if arguments.json else "text")
+    if chosen == _TRACE and arguments.follow:
+        arguments.refuse(f"--follow has no end, and a {_TRACE} is complete; leave one out")
     from gpuarbiter.cli.client import connect
 
     with connect(arguments) as arbiter:
-        for event in arbiter.admin.events(
-            after_sequence=arguments.after, limit=arguments.limit, follow=arguments.follow
-        ):
-            messages.result(_json(event) if arguments.json else _text(event))
+        events = arbiter.admin.events(
+            after_sequence=arguments.after, since=arguments.since, limit=arguments.limit, follow=arguments.follow
+        )
+        for line in _writer(chosen)(events):
+            messages.result(line)
     return 0
+
+
+def _writer(chosen: str) -> Callable[[Iterable[Any]], Iterator[str]]:
+    """What turns events into lines."""
+    if chosen == "csv":
+        return _csv
+    if chosen == _TRACE:
+        from gpuarbiter._trail import chrome
+
+        return chrome.lines
+    return lambda events: map(_json if chosen == "jsonl" else _text, events)
+
+
+def _csv(events: Iterable[Any]) -> Iterator[str]:
+    from gpuarbiter._trail import table
+
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Lines end with CRLF on every system; Windows would make CR CRLF of it.
+        sys.stdout.reconfigure(newline="\n")
+    return (f"{row}\r" for row in table.rows(events))
 
 
 def _json(event: Any) -> str:

@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from gpuarbiter._units import parse_bytes, parse_duration
@@ -32,3 +32,25 @@ def _ratio(text: str) -> float:
 
 
 ratio: Callable[[str], float] = _checked(_ratio)
+
+
+def _since(text: str) -> datetime:
+    try:
+        ago = parse_duration(text)
+    except ValueError:
+        pass
+    else:
+        try:
+            return datetime.now(UTC) - ago
+        except OverflowError:
+            raise ValueError(f"{text!r} ago is before the year 1") from None
+    try:
+        moment = datetime.fromisoformat(text.strip())
+        # As events are shown, without a zone it is UTC.
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        allowed = 'write how long ago ("10m", "2h"), or an ISO time ("2026-01-31T12:00Z")'
+        raise ValueError(f"{text!r} is no time; {allowed}") from None
+
+
+since: Callable[[str], datetime] = _checked(_since)

@@ -52,6 +52,11 @@ def _text(snapshot: Any, arguments: argparse.Namespace, *, indent: int | None) -
         from gpuarbiter.cli.tables import render
 
         return render(snapshot, processes=arguments.processes)
+    return as_json(snapshot, indent=indent)
+
+
+def as_json(snapshot: Any, *, indent: int | None) -> str:
+    """A snapshot as canonical JSON; without indent on one line."""
     from google.protobuf.json_format import MessageToJson
 
     return MessageToJson(snapshot, indent=indent, always_print_fields_with_no_presence=True)

@@ -1,0 +1,1 @@
+"""The live view of an arbiter: frames of text, made from its snapshots."""

@@ -21,7 +21,7 @@ from e2e.harness.leftovers import doubles, nothing_left
 from e2e.harness.lines import LIBRARIES
 from fakes.fault_proxy import Fault, FaultProxy
 from fakes.polling import async_until
-from gpuarbiter import ArbiterUnavailable
+from gpuarbiter import ArbiterUnavailable, LeaseEnded
 from support import soak
 from support.process import Arbiterd, running
 
@@ -30,6 +30,8 @@ GPUS = 12
 CUTS = 60
 # Beyond the shortest conversation by so much: each is a little longer or shorter.
 SLACK_BYTES = 60
+# Of all conversations, those whose client may come back after the grace of a second: a busy machine is no fault.
+RARELY = 0.01
 
 # One conversation over a line, with a name and a GPU for it; says how far it got.
 Conversation = Callable[[Client, FaultProxy, str, str], Awaitable[str]]
@@ -105,6 +107,9 @@ def library(name: str) -> Conversation:
             except ArbiterUnavailable:
                 assert not queued.is_set(), f"{request_id} did not go on waiting"
                 return "asked"
+            except LeaseEnded:
+                # It was granted, the cut took the answer, and on a busy machine its client came back after the grace.
+                return "too late"
             assert (await client.release(lease)).reason == "RELEASED"
             assert not lease.lost, (request_id, lease.lost_reason)
             return "released"
@@ -171,4 +176,5 @@ async def test_a_cut_after_any_byte_leaves_nothing_and_never_two_leases(
     # The library fails only where not even the connection came about, which few of the cuts prevent.
     assert reached["asked"] or name in LIBRARIES
     assert reached.total() > reached["asked"], "some were cut later"
+    assert reached["too late"] <= reached.total() * RARELY
     await nothing_left(direct)

@@ -224,3 +224,28 @@ async def test_a_command_whose_lease_is_revoked_is_ended(arbiter: Arbiterd, conn
 def _ok(ended: Any) -> Any:
     assert ended.returncode == 0, ended.stderr
     return ended
+
+
+async def test_the_history_of_a_real_arbiter_as_a_trace(arbiterd: Start, connect: Connect, shell: Shell):
+    arbiter = arbiterd("gpus=sim:2x24GiB", "cooldown=0s")
+    client = connect(arbiter)
+    run = shell(arbiter)
+    asked = [client.acquire("ASR", memory=GIB, shared=True, candidates=["gpu:0"], ttl=60) for _ in range(2)]
+    leases = [await each.granted() for each in asked]
+    waiting = client.acquire("NMT", candidates=["gpu:0"], request_id="waits")
+    await waiting.waits_for("GPU_BUSY")
+    for lease in leases:
+        _ok(run("release", "--lease-id", lease.lease_id))
+    held = await waiting.granted()
+    told = json.loads(_ok(run("events", "--format", "chrome-trace")).stdout)["traceEvents"]
+    rows = {each["tid"]: each["args"]["name"] for each in told if each["name"] == "thread_name"}
+    slices = {each["args"].get("lease", "wait"): each for each in told if each["ph"] == "X"}
+    assert {rows[slices[lease.lease_id]["tid"]] for lease in leases} == {"gpu:0", "gpu:0 (2)"}
+    assert rows[slices["wait"]["tid"]] == "NMT"
+    assert "arbiter" in rows.values(), "where its start is"
+    assert slices[held.lease_id]["args"]["mark"] == "still live"
+    arrow = {each["ph"]: each for each in told if each["ph"] in "sf"}
+    for end, at in (("s", slices["wait"]), ("f", slices[held.lease_id])):
+        assert (arrow[end]["pid"], arrow[end]["tid"]) == (at["pid"], at["tid"])
+        assert at["ts"] < arrow[end]["ts"] < at["ts"] + at["dur"]
+    assert _ok(run("top", "--once")).stdout.count("gpu:") >= 2

@@ -94,9 +94,11 @@ def _load(parsed: argparse.Namespace) -> config.Config:
 
 def _serve(parsed: argparse.Namespace) -> int:
     from gpuarbiter_server import app
+    from gpuarbiter_server.app import allocator
     from gpuarbiter_server.telemetry import logs
 
     settings = _load(parsed)
+    allocator.share_arenas()
     logs.configure(settings.log_level)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -67,6 +67,7 @@ async def test_nothing_grows_while_clients_come_and_go(
         print(f"\n{churn.done.total()} clients in {seconds:g} s, seed {seed}: {dict(churn.done)}")
         for vitals in (seen[0], warm, last):
             print(f"  {vitals.ended} leases ended, {vitals.objects['EndedRecord']} remembered: {vitals}")
+        print(f"  MiB after each round: {' '.join(f'{vitals.rss_kib / 1024:.1f}' for vitals in seen)}")
         print(f"  over the second half, for each 1,000 leases: {memory:.1f} KiB, {remembered:.0f} more are remembered")
         print(f"  more objects than at half time: {sorted(grown.items(), key=lambda kind: -kind[1])[:4]}")
 

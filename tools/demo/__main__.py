@@ -38,6 +38,8 @@ _CLEAR = "\x1b[H\x1b[2J"
 
 def main() -> int:
     """Runs until it is interrupted; returns the exit code."""
+    # A shell starts what runs in its background with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     with tempfile.TemporaryDirectory(prefix="gpu-arbiter-demo-") as folder, contextlib.ExitStack() as stack:
         server, address = _start_arbiter(Path(folder))

@@ -15,7 +15,7 @@ from gpuarbiter import _outcomes, _values
 from gpuarbiter._options import RequestOptions
 from gpuarbiter._units import Duration, parse_bytes, parse_duration
 from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
-from gpuarbiter.v1 import lease_pb2
+from gpuarbiter.v1 import lease_pb2, snapshot_pb2
 
 
 def acquire_request(task_type: str, holder: lease_pb2.Holder, options: RequestOptions) -> pb.AcquireRequest:
@@ -187,3 +187,9 @@ def granted_gpus(lease: lease_pb2.Lease) -> tuple[_values.GrantedGpu, ...]:
         _values.GrantedGpu(each.key, each.uuid, each.index, each.declared_bytes, each.committed_bytes)
         for each in lease.gpus
     )
+
+
+def marks_of(snapshot: snapshot_pb2.ArbiterSnapshot) -> list[str]:
+    """What is out of the ordinary with an arbiter, in a word or two each."""
+    marks = {"draining": snapshot.draining, "recovering": snapshot.recovering, "no NVML": not snapshot.nvml_up}
+    return [mark for mark, on in marks.items() if on]

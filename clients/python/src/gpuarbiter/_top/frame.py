@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from gpuarbiter._convert import enum_name, optional_timedelta
+from gpuarbiter._convert import enum_name, marks_of, optional_timedelta
 from gpuarbiter._top import gpus, text
 from gpuarbiter._top.gpus import NONE, Rates
 from gpuarbiter._top.text import BOLD, DIM, RED, YELLOW, Line, Part
@@ -68,15 +68,6 @@ def _fit(lines: Sequence[Line], room: int, total: int) -> list[Line]:
 
 
 def _head(snapshot: Snapshot, now: datetime) -> Line:
-    marks = [
-        name
-        for name, on in (
-            ("draining", snapshot.draining),
-            ("recovering", snapshot.recovering),
-            ("no NVML", not snapshot.nvml_up),
-        )
-        if on
-    ]
     facts = [
         f"version {snapshot.version or NONE}",
         f"up {_since(snapshot, 'start_time', now)}",
@@ -85,7 +76,7 @@ def _head(snapshot: Snapshot, now: datetime) -> Line:
         f"{now:%H:%M:%S}Z",
     ]
     node = Part(snapshot.node or "arbiter", BOLD)
-    return [node, Part("  " + "  ".join(facts)), *(Part(f"  [{mark}]", YELLOW) for mark in marks)]
+    return [node, Part("  " + "  ".join(facts)), *(Part(f"  [{mark}]", YELLOW) for mark in marks_of(snapshot))]
 
 
 def _gpus(snapshot: Snapshot, previous: Snapshot | None, now: datetime, width: int, room: int) -> list[Line]:

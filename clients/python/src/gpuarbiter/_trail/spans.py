@@ -155,16 +155,13 @@ class _Reader:
         if lease is None:
             lease = Span(at, event, tuple(dict.fromkeys(event.gpus)))
             if event.type != _GRANTED:
-                lease.begin = self._begin_of(event, at)
+                # Its grant is not in the history: it was before that begins.
+                lease.begin = min(at, self._first or at)
                 lease.marks.append("cut off")
             self._leases[event.lease_id] = lease
             self._trail.leases.append(lease)
         lease.doubted_at = None
         return lease
-
-    def _begin_of(self, _event: Event, at: int) -> int:
-        """When a lease was granted whose grant the history does not show: before its first event."""
-        return at if self._first is None else min(at, self._first)
 
     def over(self) -> Trail:
         """Ends what has not ended."""

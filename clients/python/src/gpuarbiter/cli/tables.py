@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from gpuarbiter._convert import enum_name, optional_timedelta
+from gpuarbiter._convert import enum_name, marks_of, optional_timedelta
 from gpuarbiter._units import format_bytes, format_duration
 from gpuarbiter.v1 import lease_pb2, snapshot_pb2
 
@@ -30,19 +30,10 @@ def render(snapshot: snapshot_pb2.ArbiterSnapshot, *, processes: bool = False) -
 
 
 def _head(snapshot: snapshot_pb2.ArbiterSnapshot) -> str:
-    marks = [
-        name
-        for name, on in (
-            ("draining", snapshot.draining),
-            ("recovering", snapshot.recovering),
-            ("no NVML", not snapshot.nvml_up),
-        )
-        if on
-    ]
     up = _between(snapshot, "start_time", snapshot)
     return (
         f"{snapshot.node or 'arbiter'}  version {snapshot.version or NONE}  epoch {snapshot.epoch}  "
-        f"revision {snapshot.revision}  up {up}" + "".join(f"  [{mark}]" for mark in marks)
+        f"revision {snapshot.revision}  up {up}" + "".join(f"  [{mark}]" for mark in marks_of(snapshot))
     )
 
 

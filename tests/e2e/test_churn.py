@@ -7,7 +7,7 @@ import asyncio
 import gc
 import random
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,10 @@ Connect = Callable[[Arbiterd], Client]
 ROUNDS = 20 if soak.wanted() else 10
 # What is remembered of requests that are over, so that late calls can be answered, costs so much each and is bounded by
 # number. The long form begins with that many, so that little is added.
-KIB_PER_REMEMBERED = 2.5
+KIB_PER_REMEMBERED = 1.5
+# grpcio 1.85 does not free the batch of operations of a call that is cancelled while one is under way: 80 bytes and
+# malloc's own for each operation (github.com/grpc/grpc/issues/43360). A bare server loses 90 bytes a call.
+KIB_PER_CANCELLED = 0.1
 # Beyond that memory is flat. The short form has too few leases for more than a coarse look: a call that is never let go
 # of costs several times as much.
 KIB_PER_1000_LEASES = 50.0 if soak.wanted() else 3_000.0
@@ -53,25 +56,29 @@ async def test_nothing_grows_while_clients_come_and_go(
     if soak.wanted():
         await churn.fill(REMEMBERED)
     seen: list[Vitals] = []
+    cancelled: list[int] = []
     for _ in range(ROUNDS):
         await churn.run(seconds / ROUNDS)
         await nothing_left(client)
         seen.append(await _at_rest(window, arbiter))
+        cancelled.append(churn.cancelled)
     await churn.close()
     half, last = ROUNDS // 2, seen[-1]
     warm = seen[half]
-    memory = _per_1000(seen[half:], lambda vitals: vitals.rss_kib)
-    remembered = _per_1000(seen[half:], lambda vitals: vitals.objects["EndedRecord"])
+    memory = _per_1000(seen[half:], [vitals.rss_kib for vitals in seen[half:]])
+    remembered = _per_1000(seen[half:], [vitals.objects["EndedRecord"] for vitals in seen[half:]])
+    lost = _per_1000(seen[half:], cancelled[half:]) * KIB_PER_CANCELLED
     grown = {kind: last.objects[kind] - warm.objects.get(kind, 0) for kind in last.objects}
     with soak.figures(capsys):
         print(f"\n{churn.done.total()} clients in {seconds:g} s, seed {seed}: {dict(churn.done)}")
         for vitals in (seen[0], warm, last):
             print(f"  {vitals.ended} leases ended, {vitals.objects['EndedRecord']} remembered: {vitals}")
         print(f"  MiB after each round: {' '.join(f'{vitals.rss_kib / 1024:.1f}' for vitals in seen)}")
-        print(f"  over the second half, for each 1,000 leases: {memory:.1f} KiB, {remembered:.0f} more are remembered")
+        print(f"  over the second half, for each 1,000 leases: {memory:.1f} KiB, {remembered:.0f} more are remembered,")
+        print(f"  and up to {lost:.1f} KiB lost by gRPC for calls that were cancelled")
         print(f"  more objects than at half time: {sorted(grown.items(), key=lambda kind: -kind[1])[:4]}")
 
-    assert memory < KIB_PER_1000_LEASES + KIB_PER_REMEMBERED * remembered
+    assert memory < KIB_PER_1000_LEASES + KIB_PER_REMEMBERED * remembered + lost
     for now, early in ((last.tasks, warm.tasks), (last.threads, warm.threads), (last.files, warm.files)):
         assert now <= early + PASSERS_BY
     assert last.series <= warm.series + RARE_SERIES
@@ -92,7 +99,6 @@ async def _at_rest(window: Window, arbiter: Arbiterd) -> Vitals:
     return before[-1]
 
 
-def _per_1000(seen: list[Vitals], figure: Callable[[Vitals], int]) -> float:
+def _per_1000(seen: list[Vitals], figures: Sequence[int]) -> float:
     """How a figure rises with each 1,000 leases that have ended."""
-    leases, figures = [each.ended / 1000 for each in seen], [float(figure(each)) for each in seen]
-    return statistics.linear_regression(leases, figures).slope
+    return statistics.linear_regression([each.ended / 1000 for each in seen], figures).slope

@@ -24,9 +24,9 @@ AT_A_TIME = 24
 FILLING = 100
 # A change of mind comes within so many seconds; a call takes about a millisecond.
 SOON_SECONDS = 0.004
-# Calls that a client of a kind cancels.
+# Operations that a client of a kind cancels: of a session the reading and the writing.
 CANCELS = Counter(
-    {"changes_its_mind": 1, "comes_back": 1, "session": 1, "impatient": 2, "watches": 1, "hangs_up": 1, "library": 1}
+    {"changes_its_mind": 1, "comes_back": 1, "session": 2, "impatient": 2, "watches": 1, "hangs_up": 1, "library": 1}
 )
 
 
@@ -53,7 +53,7 @@ class Churn:
 
     @property
     def cancelled(self) -> int:
-        """Calls that were given up while something of them was under way, at most."""
+        """Operations of calls that were given up while they were under way, at most."""
         return sum(CANCELS[kind] * count for kind, count in self.done.items())
 
     async def run(self, seconds: float) -> None:

@@ -115,7 +115,9 @@ def test_it_serves_everywhere_it_says(tmp_path: Path):
                 assert next(call).HasField("ended")
         assert get(arbiter.http, "/healthz") == (200, "OK")
         assert get(arbiter.http, "/readyz") == (200, "OK")
-        assert 'gpu_arbiter_leases{gpu="gpu:0"' not in get(arbiter.http, "/metrics")[1]
+        leases = [line for line in get(arbiter.http, "/metrics")[1].splitlines() if line.startswith("gpu_arbiter_leases{")]
+        assert leases
+        assert all(line.endswith(" 0") for line in leases)
         assert get(arbiter.http, "/nonsense")[0] == 404
     assert arbiter.wait() == 0
     assert not Path(arbiter.socket.removeprefix("unix:")).exists()
@@ -194,7 +196,7 @@ def test_a_change_of_the_configuration_reaches_logs_and_metrics(tmp_path: Path):
         call, lease = client.granted(acquire(task_type="NEW", max_wait=30))
         assert lease.priority == 90
         counted = get(arbiter.http, "/metrics")[1]
-        assert 'gpu_arbiter_acquire_total{gpu="gpu:0",outcome="granted",task="NEW"} 1.0' in counted
+        assert 'gpu_arbiter_acquire_total{gpu="gpu:0",task="NEW",outcome="granted"} 1\n' in counted
         call.cancel()
     assert arbiter.output.count("GRANTED task=NEW") == 1
 

@@ -22,6 +22,7 @@ from gpuarbiter_server.api.calls import Intake
 from gpuarbiter_server.api.convert_out import Converter
 from gpuarbiter_server.api.server import GrpcServer
 from gpuarbiter_server.api.service import GpuArbiterService
+from gpuarbiter_server.app.measuring import known
 from gpuarbiter_server.config import Config, load
 from gpuarbiter_server.core.arbiter import Arbiter
 from gpuarbiter_server.core.model import GpuSpec, Holder, ProcessId
@@ -30,7 +31,10 @@ from gpuarbiter_server.runtime.clock import monotonic, wall
 from gpuarbiter_server.runtime.live_config import LiveConfig
 from gpuarbiter_server.runtime.runtime import Observer, Runtime
 from gpuarbiter_server.store.history import History
+from gpuarbiter_server.telemetry.gauges import Gauges
 from gpuarbiter_server.telemetry.metrics import Metrics
+from gpuarbiter_server.telemetry.page import Page
+from gpuarbiter_server.telemetry.sources import Sources
 
 GIB = 1024**3
 FIRST_TOKEN = 1000
@@ -110,15 +114,30 @@ class InProcess:
         self.history = History(
             history, max_events=kept.max_events, max_age=kept.max_age, max_bytes=kept.max_bytes, wall=wall
         )
-        self.metrics = Metrics(VERSION, config.policies, lambda: self.runtime.snapshot(max_tickets=1000))
+        self.nvml_errors: dict[tuple[str, str], int] = {}
+        self.metrics = Metrics(known(config, specs), self.clock)
         # A clock that jumps is no stall here.
         self.runtime = Runtime(
             self.arbiter, clock=self.clock, observers=(self.history, self.metrics, *observers), stall=math.inf
         )
-        self.live_config = LiveConfig(config, self.runtime, on_change=lambda new: self.metrics.configure(new.policies))
+        sources = Sources(
+            VERSION,
+            snapshot=lambda: self.runtime.snapshot(max_tickets=0),
+            waiters=self.runtime.waiters,
+            wall=wall,
+            nvml_errors=self.nvml_errors,
+        )
+        self.page = Page(self.metrics, Gauges(known(config, specs), sources))
+        self.live_config = LiveConfig(
+            config, self.runtime, on_change=lambda new: self.page.configure(known(new, specs))
+        )
         intake = Intake(lambda holder, _token: self.machine.trust(holder))
         self.service = GpuArbiterService(self.runtime, intake, Converter(NODE, self.clock), about)
-        self.server = GrpcServer(self.service, GpuArbiterAdminService(self.runtime, self.live_config, self.history))
+        self.server = GrpcServer(
+            self.service,
+            GpuArbiterAdminService(self.runtime, self.live_config, self.history),
+            self.metrics.message_counter,
+        )
         self.channel: grpc.aio.Channel
         self.stub: Any
         self.admin: Any

@@ -13,7 +13,6 @@ from urllib.parse import quote
 import grpc
 from google.protobuf import message_factory
 from google.protobuf.descriptor import ServiceDescriptor
-from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
@@ -22,7 +21,7 @@ from gpuarbiter_server.api import lent, reflection
 from gpuarbiter_server.api.admin import GpuArbiterAdminService
 from gpuarbiter_server.api.service import GpuArbiterService
 from gpuarbiter_server.api.sockets import claim
-from gpuarbiter_server.api.wire import decoder, encode
+from gpuarbiter_server.api.wire import Counting, decoder, encoder
 
 _ARBITER: ServiceDescriptor = gpu_arbiter_pb2.DESCRIPTOR.services_by_name["GpuArbiter"]
 _ADMIN: ServiceDescriptor = admin_pb2.DESCRIPTOR.services_by_name["GpuArbiterAdmin"]
@@ -54,7 +53,7 @@ class ListenError(Exception):
 class GrpcServer:
     """Serves both services, health and reflection."""
 
-    def __init__(self, arbiter: GpuArbiterService, admin: GpuArbiterAdminService) -> None:
+    def __init__(self, arbiter: GpuArbiterService, admin: GpuArbiterAdminService, counting: Counting) -> None:
         self._server = grpc.aio.server(options=_OPTIONS)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._locks: list[int] = []
@@ -62,10 +61,10 @@ class GrpcServer:
         reflected = reflection.servicer(service.full_name for service in (_ARBITER, _ADMIN, _HEALTH))
         self._server.add_generic_rpc_handlers(
             (
-                _handlers(_ARBITER, lambda name: getattr(arbiter, _snake(name))),
-                _handlers(_ADMIN, lambda name: getattr(admin, _snake(name))),
-                _handlers(_HEALTH, lambda name: lent.one(getattr(self._health, name))),
-                _handlers(_REFLECTION, lambda name: lent.many(getattr(reflected, name))),
+                _handlers(_ARBITER, lambda name: getattr(arbiter, _snake(name)), counting),
+                _handlers(_ADMIN, lambda name: getattr(admin, _snake(name)), counting),
+                _handlers(_HEALTH, lambda name: lent.one(getattr(self._health, name)), counting),
+                _handlers(_REFLECTION, lambda name: lent.many(getattr(reflected, name)), counting),
             )
         )
 
@@ -116,18 +115,20 @@ class GrpcServer:
         self._locks.clear()
 
 
-def _handlers(service: ServiceDescriptor, find: Callable[[str], Callable[..., Any]]) -> Any:
+def _handlers(service: ServiceDescriptor, find: Callable[[str], Callable[..., Any]], counting: Counting) -> Any:
     """Handlers for every method of a service, by its descriptor; decoding cannot raise."""
     methods = {}
     for method in service.methods:
         handler = find(method.name)
-        kind: type[Message] = message_factory.GetMessageClass(method.input_type)
+        asked, answered = (message_factory.GetMessageClass(each) for each in (method.input_type, method.output_type))
         make = {
             (False, False): grpc.unary_unary_rpc_method_handler,
             (False, True): grpc.unary_stream_rpc_method_handler,
             (True, True): grpc.stream_stream_rpc_method_handler,
         }[method.client_streaming, method.server_streaming]
-        methods[method.name] = make(handler, request_deserializer=decoder(kind), response_serializer=encode)
+        methods[method.name] = make(
+            handler, request_deserializer=decoder(asked, counting), response_serializer=encoder(answered, counting)
+        )
     return grpc.method_handlers_generic_handler(service.full_name, methods)
 
 

@@ -1,11 +1,13 @@
 """How bytes become requests: nothing that a client sends may make gRPC itself answer for us.
 
 grpc.aio answers a deserializer that raises with UNKNOWN. These never raise; what cannot be decoded, or
-is too large, arrives as an `Undecodable` that the handler answers with INVALID_ARGUMENT.
+is too large, arrives as an `Undecodable` that the handler answers with INVALID_ARGUMENT. Every message is
+counted on its way.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
@@ -22,23 +24,50 @@ class Undecodable:
     problem: str
 
 
-def decoder(kind: type[Message]) -> Callable[[bytes], Message | Undecodable]:
+# For a direction, "received" or "sent", and a type of message: what counts one of it.
+Counting = Callable[[str, str], Callable[[], None]]
+
+
+def decoder(kind: type[Message], counting: Counting) -> Callable[[bytes], Message | Undecodable]:
     """A deserializer that cannot raise."""
+    count = _counter(kind, "received", counting)
+    count_undecodable = counting("received", "undecodable")
 
     def decode(data: bytes) -> Message | Undecodable:
         if len(data) > LARGEST_MESSAGE:
+            count_undecodable()
             return Undecodable(f"the message has {len(data)} bytes, at most {LARGEST_MESSAGE} are allowed")
         try:
-            return kind.FromString(data)
+            message = kind.FromString(data)
         except DecodeError:
+            count_undecodable()
             return Undecodable(f"the message is no {kind.DESCRIPTOR.full_name}: its bytes cannot be decoded")
+        count(message)
+        return message
 
     return decode
 
 
-def encode(message: Message | bytes) -> bytes:
-    """A serializer; what is encoded already goes as it is."""
-    return message if isinstance(message, bytes) else message.SerializeToString()
+def encoder(kind: type[Message], counting: Counting) -> Callable[[Message | bytes], bytes]:
+    """A serializer; what is encoded already, of a type without variants, goes as it is."""
+    count = _counter(kind, "sent", counting)
+
+    def encode(message: Message | bytes) -> bytes:
+        count(message)
+        return message if isinstance(message, bytes) else message.SerializeToString()
+
+    return encode
+
+
+def _counter(kind: type[Message], direction: str, counting: Counting) -> Callable[[Any], None]:
+    """What counts messages of a kind; those that wrap another one, by what is in them."""
+    name = kind.DESCRIPTOR.name
+    bare = counting(direction, name)
+    for oneof in kind.DESCRIPTOR.oneofs:
+        if all(field.message_type for field in oneof.fields):
+            variants = {field.name: counting(direction, f"{name}.{field.name}") for field in oneof.fields}
+            return lambda message: variants.get(message.WhichOneof(oneof.name), bare)()
+    return lambda _message: bare()
 
 
 def decoded(message: Message | Undecodable) -> Message:

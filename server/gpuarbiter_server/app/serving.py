@@ -16,7 +16,7 @@ from gpuarbiter_server.api.calls import Intake
 from gpuarbiter_server.api.convert_out import Converter
 from gpuarbiter_server.api.server import GrpcServer
 from gpuarbiter_server.api.service import GpuArbiterService
-from gpuarbiter_server.app import gpus, holders
+from gpuarbiter_server.app import gpus, holders, measuring
 from gpuarbiter_server.app.keeping import Kept, keep
 from gpuarbiter_server.app.listening import Addresses, take
 from gpuarbiter_server.app.readiness import Readiness
@@ -26,6 +26,7 @@ from gpuarbiter_server.core.effects import Recorded
 from gpuarbiter_server.core.events import DriverChanged, Shutdown
 from gpuarbiter_server.core.model import EventType, GpuSpec
 from gpuarbiter_server.gpu.backend import GpuBackend
+from gpuarbiter_server.gpu.nvml import NvmlBackend
 from gpuarbiter_server.gpu.processes import ProcessWatcher
 from gpuarbiter_server.gpu.sampler import Sampler
 from gpuarbiter_server.runtime.about import About
@@ -36,13 +37,14 @@ from gpuarbiter_server.runtime.local_machine import LocalMachine
 from gpuarbiter_server.runtime.runtime import Runtime
 from gpuarbiter_server.store.history import History
 from gpuarbiter_server.telemetry import logs
+from gpuarbiter_server.telemetry.gauges import Gauges
 from gpuarbiter_server.telemetry.metrics import Metrics
+from gpuarbiter_server.telemetry.page import Page
+from gpuarbiter_server.telemetry.sources import Sources
 from gpuarbiter_server.web import app as web
 
 log = logging.getLogger(__name__)
 
-# Waiting requests that a scrape looks at, to count them by reason.
-_SCRAPED_TICKETS = 1000
 # What is left to be written to the journal at the end gets this long.
 _LAST_COMMIT = 5.0
 
@@ -115,7 +117,8 @@ async def _assemble(
     )
     history.start()
     stack.push_async_callback(history.close)
-    metrics = Metrics(__version__, config.policies, lambda: runtime.snapshot(max_tickets=_SCRAPED_TICKETS))
+    known = measuring.known(config, specs)
+    metrics = Metrics(known, monotonic)
     observers = (history, metrics, logs.EventLog())
     for observer in observers:
         detail = f"instance {about.instance_id}, epoch {about.epoch}, version {__version__}"
@@ -126,6 +129,14 @@ async def _assemble(
         journal = JournalWriter(kept.journal, metrics)
         stack.push_async_callback(journal.close, _LAST_COMMIT)
     runtime = Runtime(arbiter, clock=monotonic, observers=observers, journal=journal, on_serving=readiness.serving)
+    sources = Sources(
+        __version__,
+        snapshot=lambda: runtime.snapshot(max_tickets=0),
+        waiters=runtime.waiters,
+        wall=wall,
+        nvml_errors=backend.errors if isinstance(backend, NvmlBackend) else {},
+    )
+    page = Page(metrics, Gauges(known, sources))
     sampler = Sampler(
         backend,
         specs,
@@ -140,17 +151,17 @@ async def _assemble(
 
     def reconfigured(new: Config) -> None:
         logs.configure(new.log_level)
-        metrics.configure(new.policies)
+        page.configure(measuring.known(new, specs))
 
     live_config = LiveConfig(config, runtime, on_change=reconfigured)
     attestation = holders.attestation(config)
     intake = Intake(holders.prover(machine, attestation))
     service = GpuArbiterService(runtime, intake, Converter(config.node_name(), monotonic), about)
-    grpc_server = GrpcServer(service, GpuArbiterAdminService(runtime, live_config, history))
+    grpc_server = GrpcServer(service, GpuArbiterAdminService(runtime, live_config, history), metrics.message_counter)
     stack.callback(processes.close)
     runtime.submit(DriverChanged(up=any(spec.source == "nvml" for spec in specs)))
     runtime.start(machine)
-    application = web.create(metrics.registry, lambda: readiness.missing)
+    application = web.create(page if config.telemetry.metrics else None, lambda: readiness.missing)
     taken = take(config, grpc_server, stack)
     if beginning.recover is not None:
         # Once it is sure that it can serve, so that no grace runs out in vain; before anybody is served, so that
@@ -158,6 +169,7 @@ async def _assemble(
         await runtime.recover(beginning.recover)
     await taken.serve(grpc_server, application, stack)
     _in_background(readiness.announce(grpc_server.announce), stack)
+    _in_background(measuring.lag_of_the_loop(metrics.observe_lag), stack)
     if attestation is not None:
         await holders.start_attestation(attestation, stack)
     sampler.start()

@@ -26,6 +26,8 @@ from gpuarbiter_server.core.model import Sharing as SharingMode
 from gpuarbiter_server.core.policy import MAX_PRIORITY
 
 MAX_COUNT = 1_000_000
+MAX_NAMES = 100
+_NAME_LENGTH = 256
 MIN_INTERVAL = 0.01
 MAX_INTERVAL = 60.0
 TASK_TYPE_PATTERN = r"[A-Za-z0-9_.-]{1,64}"
@@ -142,6 +144,16 @@ def _node(value: object) -> str:
             "auto (the host's name), or a text of up to 253 letters, digits and _.- (in quotes if it is a number)"
         )
     return value
+
+
+def _names(value: object) -> tuple[str, ...]:
+    allowed = f"a list of at most {MAX_NAMES} different texts of 1 to {_NAME_LENGTH} characters"
+    if not isinstance(value, list | tuple) or len(value) > MAX_NAMES or len(set(map(str, value))) != len(value):
+        raise ValueError(allowed)
+    for name in value:
+        if not isinstance(name, str) or not 1 <= len(name) <= _NAME_LENGTH:
+            raise ValueError(allowed)
+    return tuple(value)
 
 
 def _folder(value: object) -> str:
@@ -265,6 +277,20 @@ Folder = Annotated[
     PlainValidator(_folder),
     WithJsonSchema({"type": "string", "pattern": r"^(auto|/.*)$"}),
     Kind("auto or absolute path"),
+]
+Names = Annotated[
+    tuple[str, ...],
+    PlainValidator(_names),
+    PlainSerializer(list),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "items": {"type": "string", "minLength": 1, "maxLength": _NAME_LENGTH},
+            "maxItems": MAX_NAMES,
+            "uniqueItems": True,
+        }
+    ),
+    Kind("list of texts"),
 ]
 Durability = Annotated[
     str,

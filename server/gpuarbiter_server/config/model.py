@@ -28,6 +28,7 @@ from gpuarbiter_server.config.sections import (
     PolicySection,
     SamplerSection,
     Section,
+    TelemetrySection,
     live,
     restart,
 )
@@ -104,6 +105,7 @@ class Config(Section):
     limits: LimitsSection = Field(default_factory=LimitsSection)
     journal: JournalSection = Field(default_factory=JournalSection)
     history: HistorySection = Field(default_factory=HistorySection)
+    telemetry: TelemetrySection = Field(default_factory=TelemetrySection)
     shutdown_grace: kinds.Duration = live(
         5.0, "How long holders may still renew and release after the arbiter was told to stop."
     )

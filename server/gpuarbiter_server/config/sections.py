@@ -111,6 +111,10 @@ class PolicySection(Section):
     max_concurrent_leases: kinds.Count = live(
         _POLICY.max_concurrent_leases, "Leases that a task type may have at once; 0: any number."
     )
+    wait_objective: kinds.Duration = live(
+        10.0, "The alert WaitP95High fires when the 95th percentile of the waits is above it; 0s: it does not."
+    )
+    hold_objective: kinds.Duration = live(0.0, "The same for how long leases are held, and HoldP95High.")
     watchdog: WatchdogSection = Field(default_factory=WatchdogSection)
 
     def core(self) -> Policy:
@@ -182,6 +186,18 @@ class HistorySection(Section):
     max_age: kinds.PositiveDuration = restart(7 * 86400.0, "Older events go.")
     max_bytes: kinds.Size = restart(
         64 * 1024**2, "Size of the file; the oldest events go first. It may be up to 4MiB more for a while."
+    )
+
+
+class TelemetrySection(Section):
+    """What is shown to monitoring."""
+
+    metrics: kinds.Flag = restart(True, "Whether /metrics is served.")
+    namespaces: kinds.Names = live(
+        (), "Namespaces of holders that are told apart in lease_seconds_total; all others count as `other`."
+    )
+    lease_info: kinds.Flag = live(
+        False, "Show each live lease by its id, 1000 at most, with its holder: for small sites, each is a series."
     )
 
 

@@ -32,7 +32,7 @@ from gpuarbiter_server.core.model import GpuSpec
 from gpuarbiter_server.core.policy import Settings
 from gpuarbiter_server.core.state import State
 from gpuarbiter_server.core.timers import Clock
-from gpuarbiter_server.core.views import SnapshotView
+from gpuarbiter_server.core.views import SnapshotView, WaiterView
 
 _HANDLERS: dict[type, Callable[[State, Any, float], None]] = {
     ev.Acquire: requests.acquire,
@@ -137,6 +137,10 @@ class Arbiter:
     def snapshot(self, now: float, *, gpus: tuple[str, ...] = (), max_tickets: int = 100) -> SnapshotView:
         """The state for people and dashboards; ArbiterError UNKNOWN_GPU for a name that is none."""
         return snapshots.snapshot(self._state, now, gpus=gpus, max_tickets=max_tickets)
+
+    def waiters(self, most: int) -> tuple[WaiterView, ...]:
+        """The first so many waiting requests, in the order of the queue."""
+        return snapshots.waiters(self._state, most)
 
     def _settle(self, now: float) -> None:
         """Draws the consequences of what has just been done."""

@@ -236,6 +236,8 @@ class Recorded:
     # granted, skipped, fallback_cpu, timeout, queue_full, no_memory, cancelled, error.
     outcome: str = ""
     report: WorkReport | None = None
+    # With ENDED: the highest memory that was seen of the lease on any of its GPUs.
+    memory_peak_bytes: int | None = None
     context: WorkContext | None = None
     traceparent: str = ""
 

@@ -72,6 +72,7 @@ def finish(
         end_reason=reason,
         yield_reason=cause,
         report=report,
+        memory_peak_bytes=record.peak,
     )
     state.ready_again(state.gates.ended(lease.ticket))
     state.changed = True

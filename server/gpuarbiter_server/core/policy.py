@@ -145,7 +145,6 @@ class Settings:
         _require(self.leases_per_client >= 0, "limits.leases_per_client", self.leases_per_client, "0 or more")
         _require(self.cooldown >= 0, "cooldown", self.cooldown, "0s (off) or longer")
         _require(self.recovery_grace >= 0, "recovery_grace", self.recovery_grace, "0s or longer")
-        _require(self.recovery_grace >= 0, "recovery_grace", self.recovery_grace, "0s or longer")
         _require(self.aging >= 0, "aging", self.aging, "0s (off) or longer")
         _require(self.placement is not Placement.UNSPECIFIED, "placement", "", "a placement by name")
 

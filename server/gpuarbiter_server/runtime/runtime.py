@@ -28,7 +28,7 @@ from gpuarbiter_server.core.events import (
     StreamClosed,
     Tick,
 )
-from gpuarbiter_server.core.views import SnapshotView
+from gpuarbiter_server.core.views import SnapshotView, WaiterView
 from gpuarbiter_server.runtime.journal_writer import JournalWriter
 from gpuarbiter_server.runtime.machine import Machine
 
@@ -166,6 +166,10 @@ class Runtime:
     def snapshot(self, *, gpus: tuple[str, ...] = (), max_tickets: int = 100) -> SnapshotView:
         """The state now; ArbiterError UNKNOWN_GPU for a name that is none."""
         return self._arbiter.snapshot(self._clock(), gpus=gpus, max_tickets=max_tickets)
+
+    def waiters(self, most: int) -> tuple[WaiterView, ...]:
+        """The first so many waiting requests, in the order of the queue."""
+        return self._arbiter.waiters(most)
 
     async def changed_since(self, revision: int) -> None:
         """Returns when the state is no longer that of this revision."""

@@ -1,198 +1,174 @@
-"""Prometheus metrics: counters and histograms from what is recorded, gauges from a snapshot at scrape time.
+"""What is counted and measured while things happen. What is so at the moment of a scrape is in `gauges`.
 
 Labels are bounded: `task` is one of the configured task types or "other", never a client's free text.
-A gauge of something that is not read any more is absent, not stale.
+Every known label set of a counter is there from the start, at 0: one that is born at 1 is invisible to increase().
 """
 
-from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Iterator, Mapping
-
-from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
-from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
-from prometheus_client.metrics_core import Metric as Family
+import threading
+from collections.abc import Callable, Iterable
 
 from gpuarbiter_server.core.effects import Recorded
-from gpuarbiter_server.core.model import EndReason, EventType, GpuHealth, YieldReason
-from gpuarbiter_server.core.views import GpuView, SnapshotView
+from gpuarbiter_server.core.model import EndReason, EventType, WorkReport, YieldReason
 from gpuarbiter_server.telemetry import catalogue as cat
+from gpuarbiter_server.telemetry.series import Distributions, Family, Values
+from gpuarbiter_server.telemetry.sources import Known
 
-OTHER = "other"
-ANY_GPU = "any"
+# Leases that a yield request stands for, whose answer is timed; more are not.
+_MOST_TIMED = 10_000
 
 
 class Metrics:
-    """An observer that counts, and a registry that can be scraped."""
+    """An observer that counts."""
 
-    def __init__(self, version: str, tasks: Iterable[str], snapshot: Callable[[], SnapshotView]) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]
-        self.registry = CollectorRegistry(auto_describe=False)
-        self._tasks = frozenset(tasks)
-        self._acquire = self._counter(cat.ACQUIRE)
-        self._ends = self._counter(cat.LEASE_ENDS)
-        self._watchdog = self._counter(cat.WATCHDOG)
-        self._yields = self._counter(cat.YIELDS)
-        self._work = self._counter(cat.WORK)
-        self._wait = self._histogram(cat.QUEUE_WAIT)
-        self._hold = self._histogram(cat.LEASE_HOLD)
-        self._poll = self._histogram(cat.NVML_POLL)
-        self._commit = self._histogram(cat.JOURNAL_COMMIT)
-        self._journal_errors = self._counter(cat.JOURNAL_ERRORS)
-        self.registry.register(_Gauges(version, snapshot, self.task))
+    def __init__(self, known: Known, clock: Callable[[], float]) -> None:
+        self._known = known
+        self._clock = clock
+        self._acquire = Values(cat.ACQUIRE)
+        self._ends = Values(cat.LEASE_ENDS)
+        self._seconds = Values(cat.LEASE_SECONDS)
+        self._watchdog = Values(cat.WATCHDOG)
+        self._yields = Values(cat.YIELDS)
+        self._disconnects = Values(cat.DISCONNECTS)
+        self._work = Values(cat.WORK)
+        self._overuse = Values(cat.OVERUSE)
+        self._journal_errors = Values(cat.JOURNAL_ERRORS)
+        self._spans_dropped = Values(cat.SPANS_DROPPED)
+        self._messages = Values(cat.RPC_MESSAGES)
+        self._wait = Distributions(cat.QUEUE_WAIT)
+        self._hold = Distributions(cat.LEASE_HOLD)
+        self._response = Distributions(cat.YIELD_RESPONSE)
+        self._items = Distributions(cat.WORK_ITEMS)
+        self._duration = Distributions(cat.WORK_DURATION)
+        self._peak = Distributions(cat.LEASE_MEMORY_PEAK)
+        self._recovery = Distributions(cat.MEMORY_RECOVERY)
+        self._poll = Distributions(cat.NVML_POLL)
+        self._commit = Distributions(cat.JOURNAL_COMMIT)
+        self._lag = Distributions(cat.LOOP_LAG)
+        self._last = Values(cat.WORK_LAST, start=None)
+        self._shortest = Values(cat.WORK_MIN, start=None)
+        self._longest = Values(cat.WORK_MAX, start=None)
+        self._last_items = Values(cat.WORK_LAST_ITEMS, start=None)
+        self._kept: tuple[Values | Distributions, ...] = tuple(
+            each for each in vars(self).values() if isinstance(each, Values | Distributions)
+        )
+        # Each GPU is read by a thread of its own.
+        self._polling = threading.Lock()
+        # By lease, when it was first asked to yield.
+        self._asked: dict[str, float] = {}
+        self._expect_known()
 
-    def configure(self, tasks: Iterable[str]) -> None:
-        """Other task types are configured now. What was counted before stays as it was."""
-        self._tasks = frozenset(tasks)
+    def configure(self, known: Known) -> None:
+        """What the labels can be now. What was counted before stays as it was."""
+        self._known = known
+        self._expect_known()
 
-    def task(self, name: str) -> str:
-        """A task type as a label."""
-        return name if name in self._tasks else OTHER
+    def families(self) -> tuple[Family, ...]:
+        """Everything that is counted."""
+        return self._kept
+
+    def _expect_known(self) -> None:
+        for family in self._kept:
+            if isinstance(family, Values):
+                family.expect(*(self._known.values(label) for label in family.metric.labels))
+
+    # -- what others than the core tell --
+
+    def message_counter(self, direction: str, kind: str) -> Callable[[], None]:
+        """What counts a message of this type."""
+        return self._messages[direction, kind].inc
+
+    def span_dropped(self, spans: int = 1) -> None:
+        """So many spans were lost. From the tracing's thread only."""
+        self._spans_dropped[()].inc(spans)
 
     def observe_poll(self, seconds: float) -> None:
         """One look at one GPU took so long. Safe from any thread."""
-        self._poll.observe(seconds)
+        with self._polling:
+            self._poll[()].observe(seconds)
+
+    def observe_lag(self, seconds: float) -> None:
+        """A timer of the event loop rang so late."""
+        self._lag[()].observe(seconds)
 
     def journal_committed(self, seconds: float) -> None:
-        """A commit of the journal took so long. Safe from any thread."""
-        self._commit.observe(seconds)
+        """A commit of the journal took so long. From the journal's thread only."""
+        self._commit[()].observe(seconds)
 
     def journal_failed(self) -> None:
         """A commit of the journal failed, or took too long."""
-        self._journal_errors.inc()
+        self._journal_errors[()].inc()
+
+    # -- what the core records --
 
     def observe(self, recorded: Recorded) -> None:
         """Counts an event."""
-        task = self.task(recorded.task_type)
+        task = self._known.task(recorded.task_type)
         if recorded.report is not None:
-            report = recorded.report
-            self._work.labels(task, report.device.name.lower(), report.result.name.lower()).inc()
-        gpus = recorded.gpus or (ANY_GPU,)
+            self._worked(recorded.report, task)
+        gpus = recorded.gpus or (cat.ANY_GPU,)
         match recorded.type:
             case EventType.GRANTED | EventType.DECLINED | EventType.FAILED:
                 self._decided(recorded, gpus, task)
             case EventType.ENDED:
-                self._count(self._ends, gpus, task, recorded.end_reason.name.lower())
-                self._hold.labels(task).observe(recorded.held or 0.0)
-                if recorded.end_reason is EndReason.MAX_HOLD:
-                    self._count(self._watchdog, gpus, task, "revoke")
+                self._ended(recorded, gpus, task)
             case EventType.HOLD_EXCEEDED:
-                self._count(self._watchdog, gpus, task, "warn")
+                _count(self._watchdog, gpus, task, "warn")
             case EventType.YIELD_REQUESTED:
-                self._count(self._yields, gpus, task, recorded.yield_reason.name.lower())
-                if recorded.yield_reason is YieldReason.MAX_HOLD:
-                    self._count(self._watchdog, gpus, task, "yield")
+                self._asked_to_yield(recorded, gpus, task)
+            case EventType.DETACHED:
+                self._disconnects["holding" if recorded.lease_id else "waiting",].inc()
+            case EventType.MEMORY_OVERUSE:
+                _count(self._overuse, gpus, task)
+            case EventType.MEMORY_RECOVERED:
+                self._recovery["recovered",].observe(recorded.waited or 0.0)
 
     def _decided(self, recorded: Recorded, gpus: tuple[str, ...], task: str) -> None:
-        self._count(self._acquire, gpus, task, recorded.outcome)
+        _count(self._acquire, gpus, task, recorded.outcome)
         if recorded.waited is not None:
             outcome = "granted" if recorded.type is EventType.GRANTED else "abandoned"
-            self._wait.labels(task, outcome).observe(recorded.waited)
+            self._wait[task, outcome].observe(recorded.waited)
 
-    def _count(self, counter: Counter, gpus: Iterable[str], task: str, what: str) -> None:
+    def _ended(self, recorded: Recorded, gpus: tuple[str, ...], task: str) -> None:
+        held = recorded.held or 0.0
+        namespace = self._known.namespace(recorded.holder.namespace if recorded.holder else "")
         for gpu in gpus:
-            counter.labels(gpu, task, what).inc()
+            self._ends[gpu, task, recorded.end_reason.name.lower()].inc()
+            self._seconds[gpu, task, namespace].inc(held)
+        self._hold[task,].observe(held)
+        if recorded.memory_peak_bytes is not None:
+            self._peak[task,].observe(recorded.memory_peak_bytes)
+        asked = self._asked.pop(recorded.lease_id, None)
+        if asked is not None:
+            self._response[task,].observe(self._clock() - asked)
+        match recorded.end_reason:
+            case EndReason.MAX_HOLD:
+                _count(self._watchdog, gpus, task, "revoke")
+            case EndReason.DISCONNECTED | EndReason.TTL_EXPIRED | EndReason.NOT_RECOVERED:
+                self._disconnects["expired",].inc()
+            case EndReason.HOLDER_DIED:
+                self._disconnects["process_died",].inc()
 
-    def _counter(self, metric: cat.Metric) -> Counter:
-        return Counter(cat.PREFIX + metric.name, metric.help, metric.labels, registry=self.registry)
+    def _asked_to_yield(self, recorded: Recorded, gpus: tuple[str, ...], task: str) -> None:
+        _count(self._yields, gpus, task, recorded.yield_reason.name.lower())
+        if recorded.yield_reason is YieldReason.MAX_HOLD:
+            _count(self._watchdog, gpus, task, "yield")
+        if len(self._asked) < _MOST_TIMED:
+            self._asked.setdefault(recorded.lease_id, self._clock())
 
-    def _histogram(self, metric: cat.Metric) -> Histogram:
-        return Histogram(
-            cat.PREFIX + metric.name, metric.help, metric.labels, registry=self.registry, buckets=metric.buckets
-        )
-
-
-class _Gauges:
-    """What is so at the moment of the scrape."""
-
-    def __init__(self, version: str, snapshot: Callable[[], SnapshotView], task: Callable[[str], str]) -> None:
-        self._version = version
-        self._snapshot = snapshot
-        self._task = task
-
-    def collect(self) -> Iterator[Family]:
-        """All gauges of one snapshot."""
-        view = self._snapshot()
-        yield _info(cat.BUILD_INFO, [{"version": self._version}])
-        yield _gauge(cat.NVML_UP, {(): float(view.nvml_up)})
-        yield from self._leases_and_waiters(view)
-        yield from _gpus(view.gpus)
-
-    def _leases_and_waiters(self, view: SnapshotView) -> Iterator[Family]:
-        leases: Tally[tuple[str, ...]] = Tally()
-        for lease in view.leases:
-            for grant in lease.gpus:
-                leases[grant.spec.key, self._task(lease.task_type), lease.state.name.lower()] += 1
-        waiters: Tally[tuple[str, ...]] = Tally()
-        every = {gpu.spec.key for gpu in view.gpus}
-        for ticket in view.queue:
-            gpus = (ANY_GPU,) if set(ticket.candidates) == every else ticket.candidates
-            for gpu in gpus:
-                waiters[gpu, self._task(ticket.task_type), ticket.reason.name.lower()] += 1
-        yield _gauge(cat.LEASES, leases)
-        yield _gauge(cat.WAITERS, waiters)
+    def _worked(self, report: WorkReport, task: str) -> None:
+        device = "cpu" if report.device.name == "CPU" else "gpu"
+        self._work[task, device, report.result.name.lower()].inc()
+        if report.work_items:
+            self._items[task,].observe(report.work_items)
+            self._last_items[task,].set(report.work_items)
+        if report.duration is not None:
+            self._duration[task, device].observe(report.duration)
+            self._last[task,].set(report.duration)
+            shortest, longest = self._shortest[task,], self._longest[task,]
+            shortest.set(min(report.duration, report.duration if shortest.value is None else shortest.value))
+            longest.set(max(report.duration, longest.value or 0.0))
 
 
-def _gpus(gpus: tuple[GpuView, ...]) -> Iterator[Family]:
-    yield _info(cat.GPU_INFO, [_facts(gpu) for gpu in gpus])
-    figures: dict[cat.Metric, Callable[[GpuView], float | None]] = {
-        cat.QUEUE_LIMIT: lambda gpu: gpu.queue_limit,
-        cat.COMMITTED: lambda gpu: gpu.committed_bytes,
-        cat.UNLEASED: lambda gpu: gpu.unleased_bytes,
-        cat.ADMISSIBLE: lambda gpu: gpu.admissible_bytes,
-        cat.LIMIT: lambda gpu: gpu.spec.total_bytes - gpu.headroom_bytes,
-        cat.GPU_UP: lambda gpu: float(gpu.health is not GpuHealth.LOST),
-        cat.GPU_TOTAL: lambda gpu: gpu.spec.total_bytes,
-    }
-    readings: dict[cat.Metric, str] = {
-        cat.GPU_USED: "memory_used_bytes",
-        cat.GPU_FREE: "memory_free_bytes",
-        cat.GPU_UTILIZATION: "utilization_ratio",
-        cat.GPU_BANDWIDTH: "memory_bandwidth_ratio",
-        cat.GPU_POWER: "power_watts",
-        cat.GPU_POWER_LIMIT: "power_limit_watts",
-        cat.GPU_TEMPERATURE: "temperature_celsius",
-        cat.GPU_CLOCK: "sm_clock_hertz",
-    }
-    for metric, figure in figures.items():
-        yield _gauge(metric, {(gpu.spec.key,): figure(gpu) for gpu in gpus})
-    read = [gpu for gpu in gpus if gpu.health is GpuHealth.OK]
-    for metric, name in readings.items():
-        yield _gauge(metric, {(gpu.spec.key,): getattr(gpu.reading, name) for gpu in read})
-    yield _gauge(cat.GPU_PROCESSES, _process_counts(read))
-
-
-def _process_counts(gpus: Iterable[GpuView]) -> dict[tuple[str, ...], float | None]:
-    counts: dict[tuple[str, ...], float | None] = {}
+def _count(family: Values, gpus: Iterable[str], *labels: str) -> None:
     for gpu in gpus:
-        listed = gpu.reading.processes if gpu.reading else None
-        if listed is not None:
-            counts[gpu.spec.key, "yes"] = len(gpu.owners)
-            counts[gpu.spec.key, "no"] = len(listed) - len(gpu.owners)
-    return counts
-
-
-def _facts(gpu: GpuView) -> dict[str, str]:
-    spec = gpu.spec
-    return {
-        "gpu": spec.key,
-        "gpu_uuid": spec.uuid,
-        "gpu_index": str(spec.index),
-        "gpu_name": spec.name,
-        "driver_version": spec.driver_version,
-        "source": spec.source,
-    }
-
-
-def _gauge(metric: cat.Metric, values: Mapping[tuple[str, ...], float | None]) -> GaugeMetricFamily:
-    """A gauge family; what is None is absent."""
-    family = GaugeMetricFamily(cat.PREFIX + metric.name, metric.help, labels=metric.labels)
-    for labels, value in values.items():
-        if value is not None:
-            family.add_metric(labels, value)
-    return family
-
-
-def _info(metric: cat.Metric, values: Iterable[Mapping[str, str]]) -> InfoMetricFamily:
-    family = InfoMetricFamily(cat.PREFIX + metric.name, metric.help)
-    for facts in values:
-        family.add_metric((), dict(facts))
-    return family
+        family[gpu, *labels].inc()

@@ -1,20 +1,30 @@
 """The HTTP side: /healthz, /readyz, /metrics. What is not there answers 404."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Protocol
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-# The classic text format; the library's own constant claims a newer one.
-_CLASSIC = "text/plain; version=0.0.4; charset=utf-8"
+from gpuarbiter_server.telemetry import exposition
 
 
-def create(registry: CollectorRegistry, ready: Callable[[], str | None]) -> Starlette:
-    """The application; ready: None when requests are served, otherwise what is missing."""
+class Page(Protocol):
+    """The metrics in the one or the other format, in parts that are made as they are asked for."""
+
+    def __call__(self, *, openmetrics: bool) -> Iterator[bytes]:
+        """The parts."""
+
+
+def create(page: Page | None, ready: Callable[[], str | None]) -> Starlette:
+    """The application.
+
+    page: the metrics, as OpenMetrics or in the classic format; None: there is no /metrics. ready: None when
+    requests are served, otherwise what is missing.
+    """
 
     async def healthz(_request: Request) -> Response:
         return PlainTextResponse("OK")
@@ -23,11 +33,23 @@ def create(registry: CollectorRegistry, ready: Callable[[], str | None]) -> Star
         missing = ready()
         return PlainTextResponse(missing or "OK", status_code=503 if missing else 200)
 
-    async def metrics(_request: Request) -> Response:
-        return Response(generate_latest(registry), headers={"content-type": _CLASSIC})
+    async def metrics(request: Request) -> Response:
+        kind = exposition.content_type(request.headers.get("accept", ""))
+        assert page is not None
+        return StreamingResponse(
+            _bit_by_bit(page(openmetrics=kind == exposition.OPENMETRICS)), headers={"content-type": kind}
+        )
 
-    application = Starlette(
-        routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)],
-    )
+    routes = [Route("/healthz", healthz), Route("/readyz", readyz)]
+    if page is not None:
+        routes.append(Route("/metrics", metrics))
+    application = Starlette(routes=routes)
     application.router.redirect_slashes = False
     return application
+
+
+async def _bit_by_bit(parts: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """Between two parts others have their turn."""
+    for part in parts:
+        yield part
+        await asyncio.sleep(0)

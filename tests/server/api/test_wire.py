@@ -126,7 +126,7 @@ async def test_an_undecodable_opening_or_call_ends_a_session_as_invalid():
 
 
 def test_decoding_never_raises():
-    decode = decoder(pb.AcquireRequest)
+    decode = decoder(pb.AcquireRequest, lambda _direction, _kind: lambda: None)
     assert decode(acquire("r").SerializeToString()) == acquire("r")
     for data in UNDECODABLE:
         assert isinstance(decode(data), Undecodable)

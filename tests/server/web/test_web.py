@@ -3,16 +3,16 @@
 import asyncio
 import http.client
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry, Counter
 
 from gpuarbiter_server.web import app, serving
 from support.logs import no_errors_logged
 
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 CLASSIC = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -20,19 +20,25 @@ class Site:
     """A served application."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        self.lines = ["# HELP gpu_arbiter_things_total Things.\n", "gpu_arbiter_things_total 3\n"]
         self.missing: str | None = None
         self.listener = serving.bind("127.0.0.1", 0)
         self.port: int = self.listener.getsockname()[1]
 
-    async def get(self, path: str, method: str = "GET") -> Any:
-        """The answer to a request; its `body` has been read."""
-        return await asyncio.to_thread(self._get, path, method)
+    def page(self, *, openmetrics: bool) -> Iterator[bytes]:
+        """A part for each line, and the end that the format wants."""
+        yield from (line.encode() for line in self.lines)
+        if openmetrics:
+            yield b"# EOF\n"
 
-    def _get(self, path: str, method: str) -> Any:
+    async def get(self, path: str, method: str = "GET", **headers: str) -> Any:
+        """The answer to a request; its `body` has been read."""
+        return await asyncio.to_thread(self._get, path, method, headers)
+
+    def _get(self, path: str, method: str, headers: dict[str, str]) -> Any:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
-            connection.request(method, path)
+            connection.request(method, path, headers=headers)
             answer: Any = connection.getresponse()
             answer.body = answer.read()
             return answer
@@ -41,9 +47,9 @@ class Site:
 
 
 @asynccontextmanager
-async def served() -> AsyncIterator[Site]:
+async def served(*, metrics: bool = True) -> AsyncIterator[Site]:
     site = Site()
-    end = serving.serve(site.listener, app.create(site.registry, lambda: site.missing))
+    end = serving.serve(site.listener, app.create(site.page if metrics else None, lambda: site.missing))
     with no_errors_logged():
         try:
             yield site
@@ -69,13 +75,39 @@ async def test_it_is_ready_unless_something_is_missing():
 
 async def test_metrics_come_in_the_classic_format_to_head_as_well():
     async with served() as site:
-        Counter("gpu_arbiter_things", "Things.", registry=site.registry).inc(3)
         answer = await site.get("/metrics")
         assert (answer.status, answer.getheader("content-type")) == (200, CLASSIC)
-        assert b"gpu_arbiter_things_total 3.0\n" in answer.body
+        assert answer.body.decode() == "".join(site.lines)
         head = await site.get("/metrics", "HEAD")
         assert (head.status, head.getheader("content-type"), head.body) == (200, CLASSIC, b"")
-        assert head.getheader("content-length") == str(len(answer.body))
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        ("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.4,*/*;q=0.1", OPENMETRICS),
+        ("application/openmetrics-text", OPENMETRICS),
+        ("APPLICATION/OpenMetrics-Text; q=1, text/plain", OPENMETRICS),
+        ("text/plain;version=0.0.4;q=0.5,*/*;q=0.1", CLASSIC),
+        ("application/openmetrics-text;q=0.2,text/plain;q=0.9", CLASSIC),
+        ("application/openmetrics-text;q=0", CLASSIC),
+        ("application/openmetrics-text;q=nonsense", CLASSIC),
+        ("*/*", CLASSIC),
+        ("application/json", CLASSIC),
+        (",;,q=", CLASSIC),
+    ],
+)
+async def test_a_scraper_gets_the_format_that_it_prefers(accept: str, expected: str):
+    async with served() as site:
+        answer = await site.get("/metrics", Accept=accept)
+        assert (answer.status, answer.getheader("content-type")) == (200, expected)
+        assert answer.body.endswith(b"# EOF\n") == (expected == OPENMETRICS)
+
+
+async def test_metrics_can_be_switched_off():
+    async with served(metrics=False) as site:
+        assert (await site.get("/metrics")).status == 404
+        assert (await site.get("/healthz")).status == 200
 
 
 @pytest.mark.parametrize("path", ["/", "/nonsense", "/metrics/more", "//healthz", "/%2e%2e/etc/passwd"])
@@ -101,7 +133,7 @@ async def test_who_connects_before_it_serves_is_answered_once_it_does():
     site = Site()
     with socket.create_connection(("127.0.0.1", site.port), timeout=10) as early:
         early.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        end = serving.serve(site.listener, app.create(site.registry, lambda: None))
+        end = serving.serve(site.listener, app.create(site.page, lambda: None))
         answer = await asyncio.to_thread(early.makefile("rb").read)
         assert answer.startswith(b"HTTP/1.1 200 OK")
         await end()
@@ -115,8 +147,8 @@ async def test_the_ipv6_loopback_can_be_listened_on():
 async def test_a_reader_that_does_not_read_does_not_keep_it_from_ending():
     site = Site()
     # More than a connection buffers.
-    Counter("gpu_arbiter_long", "x" * 20_000_000, registry=site.registry)
-    end = serving.serve(site.listener, app.create(site.registry, lambda: None))
+    site.lines = ["x" * 1_000_000] * 20
+    end = serving.serve(site.listener, app.create(site.page, lambda: None))
     with socket.create_connection(("127.0.0.1", site.port), timeout=10) as silent:
         silent.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
         await asyncio.to_thread(silent.recv, 1, socket.MSG_PEEK)

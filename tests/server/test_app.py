@@ -115,7 +115,8 @@ def test_it_serves_everywhere_it_says(tmp_path: Path):
                 assert next(call).HasField("ended")
         assert get(arbiter.http, "/healthz") == (200, "OK")
         assert get(arbiter.http, "/readyz") == (200, "OK")
-        leases = [line for line in get(arbiter.http, "/metrics")[1].splitlines() if line.startswith("gpu_arbiter_leases{")]
+        lines = get(arbiter.http, "/metrics")[1].splitlines()
+        leases = [line for line in lines if line.startswith("gpu_arbiter_leases{")]
         assert leases
         assert all(line.endswith(" 0") for line in leases)
         assert get(arbiter.http, "/nonsense")[0] == 404

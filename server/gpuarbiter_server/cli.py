@@ -98,7 +98,7 @@ def _serve(parsed: argparse.Namespace) -> int:
     from gpuarbiter_server.telemetry import logs
 
     settings = _load(parsed)
-    allocator.share_arenas()
+    allocator.keep_together()
     logs.configure(settings.log_level)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -449,6 +449,6 @@ def test_a_client_that_reads_no_http_answer_does_not_keep_it_from_ending(tmp_pat
 
 
 def test_the_arenas_of_the_allocator_are_shared_where_there_are_any():
-    code = "from gpuarbiter_server.app import allocator; print(allocator.share_arenas())"
+    code = "from gpuarbiter_server.app import allocator; print(allocator.keep_together())"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert said == str(platform.libc_ver()[0] == "glibc")

@@ -59,7 +59,7 @@ _HANDLERS: dict[type, Callable[[State, Any, float], None]] = {
     ev.JournalRetried: journaling.journal_retried,
 }
 
-_ALARMS: dict[Clock, Callable[[State, Any, float], None]] = {
+_ALARMS: dict[Clock, Callable[[State, Any, float], object]] = {
     Clock.WAIT: withdrawal.expire_wait,
     Clock.ABSENCE: withdrawal.give_up,
     Clock.NOTICE: notices.tell,

@@ -5,6 +5,7 @@ Durations are seconds.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gpuarbiter_server.core.errors import ArbiterError
 from gpuarbiter_server.core.events import Call
@@ -15,6 +16,7 @@ from gpuarbiter_server.core.model import (
     Holder,
     MemoryVerdict,
     ProcessId,
+    Sharing,
     WaitReason,
     WorkContext,
     WorkReport,
@@ -216,6 +218,26 @@ class Serving:
 # -- to the observers --
 
 
+class Place(NamedTuple):
+    """Where a request stood when it began to wait."""
+
+    position: int
+    # Of the longest queue among those of its GPUs.
+    queue_length: int
+    reason: WaitReason
+    # The leases in its way.
+    blockers: tuple[str, ...]
+
+
+class GrantedMemory(NamedTuple):
+    """Bytes on one GPU: what a lease declared and what is committed to it there, and what was admissible before."""
+
+    declared: int
+    # The most, and the least, among its GPUs.
+    committed: int
+    admissible: int
+
+
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """Something happened, for history, metrics, traces and logs. Nothing depends on who reads it."""
@@ -238,8 +260,16 @@ class Recorded:
     report: WorkReport | None = None
     # With ENDED: the highest memory that was seen of the lease on any of its GPUs.
     memory_peak_bytes: int | None = None
+    # With QUEUED, and with GRANTED.
+    place: Place | None = None
+    memory: GrantedMemory | None = None
+    # Of a request and its lease: what it goes by, the number of its arrival in this life, and the trace of its caller.
+    priority: int = 0
+    sharing: Sharing = Sharing.UNSPECIFIED
+    number: int = 0
     context: WorkContext | None = None
     traceparent: str = ""
+    tracestate: str = ""
 
 
 Effect = (

@@ -9,7 +9,7 @@ import heapq
 
 from gpuarbiter_server.core.admission import choose, preference
 from gpuarbiter_server.core.clocks import start_hold
-from gpuarbiter_server.core.effects import Refresh, SampleFast
+from gpuarbiter_server.core.effects import GrantedMemory, Refresh, SampleFast
 from gpuarbiter_server.core.explain import wait_reason
 from gpuarbiter_server.core.ledger import Gpu
 from gpuarbiter_server.core.model import EventType, WaitReason
@@ -72,6 +72,7 @@ def grant(state: State, ticket: Ticket, gpus: list[Gpu], now: float) -> None:
     leave_queue(state, ticket)
     lease = state.new_lease(ticket, now)
     terms = ticket.terms
+    admissible = min(gpu.admissible for gpu in gpus)
     shares = []
     for gpu in gpus:
         share = Share(lease.lease_id, terms.memory_bytes, ticket.process, ticket.request.gpu.resident_bytes, now)
@@ -85,8 +86,9 @@ def grant(state: State, ticket: Ticket, gpus: list[Gpu], now: float) -> None:
     state.requests.put(ticket.key, lease)
     start_hold(state, lease, now)
     state.calls[call] = lease
+    memory = GrantedMemory(terms.memory_bytes, max(share.committed for _, share in shares), admissible)
     # Told when it is decided: what is granted in which order is not the journal's business.
-    state.record(EventType.GRANTED, lease, waited=lease.queue_wait, outcome="granted")
+    state.record(EventType.GRANTED, lease, waited=lease.queue_wait, outcome="granted", memory=memory)
     if lease.offered:
         offer(state, lease, now)
     state.changed = True

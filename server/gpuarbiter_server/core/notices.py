@@ -7,7 +7,7 @@ the regular notice, which keeps the cost of a crowd in bounds.
 
 from itertools import islice
 
-from gpuarbiter_server.core.effects import Queued
+from gpuarbiter_server.core.effects import Place, Queued
 from gpuarbiter_server.core.explain import blockers_of, describe, estimated_wait, wait_reason
 from gpuarbiter_server.core.state import State
 from gpuarbiter_server.core.ticket import Ticket
@@ -19,26 +19,28 @@ _TOLD_POSITIONS = 16
 _LOOKED_AT = 256
 
 
-def tell(state: State, ticket: Ticket, now: float) -> None:
-    """Tells a waiting client where it stands."""
+def tell(state: State, ticket: Ticket, now: float) -> Place:
+    """Tells a waiting client where it stands; returns that."""
     assert ticket.call is not None, "nobody is there to be told anything"
     state.timers.set((Clock.NOTICE, ticket), now + REGULAR_INTERVAL)
     position = state.queue.position(ticket)
     reason = wait_reason(state, ticket)
     blockers = blockers_of(ticket.gpus, state, now)
     ticket.told_call, ticket.told_at, ticket.told_position, ticket.told_reason = ticket.call, now, position, reason
+    longest = max(state.queue.length(gpu.key) for gpu in ticket.gpus)
     state.emit(
         Queued(
             ticket.call,
             ticket.key.request_id,
             position,
-            max(state.queue.length(gpu.key) for gpu in ticket.gpus),
+            longest,
             reason,
             estimated_wait(state, ticket, position, now),
             describe(reason, blockers),
             blockers,
         )
     )
+    return Place(position, longest, reason, tuple(blocker.lease_id for blocker in blockers))
 
 
 def publish(state: State, _: object, now: float) -> None:

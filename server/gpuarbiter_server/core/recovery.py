@@ -95,8 +95,11 @@ def _over(state: State, saved: SavedLease, reason: EndReason, held: float, detai
             waited=saved.granted_at - saved.enqueued_at,
             held=held,
             end_reason=reason,
+            priority=saved.terms.priority,
+            sharing=saved.sharing,
             context=saved.request.context,
             traceparent=saved.request.traceparent,
+            tracestate=saved.request.tracestate,
         )
     )
 

@@ -182,8 +182,8 @@ def _enter(state: State, ticket: Ticket, call: Call, now: float) -> None:
         expire_wait(state, ticket, now)
     else:
         start_wait(state, ticket, now)
-        tell(state, ticket, now)
-        state.record(EventType.QUEUED, ticket, detail=describe(ticket.told_reason, ()))
+        place = tell(state, ticket, now)
+        state.record(EventType.QUEUED, ticket, detail=describe(place.reason, ()), place=place)
 
 
 def _no_place(state: State, ticket: Ticket, now: float) -> tuple[ArbiterError, WaitReason] | None:

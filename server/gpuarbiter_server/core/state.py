@@ -179,8 +179,12 @@ class State:
                 request_id=ticket.key.request_id,
                 task_type=request.task_type,
                 holder=request.holder,
+                priority=ticket.terms.priority,
+                sharing=ticket.terms.sharing,
+                number=ticket.number,
                 context=request.context,
                 traceparent=request.traceparent,
+                tracestate=request.tracestate,
                 **facts,  # type: ignore[arg-type]
             )
         )

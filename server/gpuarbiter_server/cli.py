@@ -56,6 +56,13 @@ def _parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting, such as queue_limit=4; repeatable"
     )
     serve = commands.add_parser("serve", parents=[source], help="run the arbiter")
+    serve.add_argument(
+        "--log-level",
+        action="append",
+        default=[],
+        metavar="LEVEL|MODULE=LEVEL",
+        help="debug, info, warning or error; of a module alone (store=debug, events=warning); repeatable",
+    )
     serve.set_defaults(run=_serve)
     _config_commands(commands.add_parser("config", help="show, check or migrate the configuration"), source)
     _journal_commands(commands.add_parser("journal", help="look at, check or shrink the journal"), source)
@@ -97,16 +104,27 @@ def _serve(parsed: argparse.Namespace) -> int:
     from gpuarbiter_server.app import allocator
     from gpuarbiter_server.telemetry import logs
 
+    parsed.set += _log_settings(parsed.log_level)
     settings = _load(parsed)
     allocator.keep_together()
-    logs.configure(settings.log_level)
+    writer = logs.start()
+    logs.configure(settings.log_level, settings.log_levels, settings.log_format)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(app.serve(settings, ready=lambda where: _say(f"gpu-arbiterd is ready: {where}")))
     except app.StartError as error:
         _say(f"gpu-arbiterd cannot start: {error}", sys.stderr)
         return 1
+    finally:
+        writer.close()
     return 0
+
+
+def _log_settings(levels: Sequence[str]) -> list[str]:
+    """What --log-level says, as --set has it."""
+    everywhere = [f"log_level={json.dumps(level)}" for level in levels if "=" not in level]
+    modules = dict(level.split("=", 1) for level in levels if "=" in level)
+    return [*everywhere, *([f"log_levels={json.dumps(modules)}"] if modules else [])]
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -159,7 +177,10 @@ def _journal(parsed: argparse.Namespace) -> int:
 
 
 def _say(text: str, stream: TextIO | None = None) -> None:
-    print(text, file=stream or sys.stdout, flush=True)
+    stream = stream or sys.stdout
+    # In one piece: log lines come from another thread.
+    stream.write(text + "\n")
+    stream.flush()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ and raises ValueError with what is allowed.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Annotated, Any, TypeVar
@@ -33,6 +33,8 @@ MAX_INTERVAL = 60.0
 TASK_TYPE_PATTERN = r"[A-Za-z0-9_.-]{1,64}"
 _NODE_PATTERN = r"[A-Za-z0-9_.-]{1,253}"
 _DURABILITIES = ("full", "relaxed", "memory")
+_MODULE_PATTERN = r"[A-Za-z0-9_][A-Za-z0-9_.]{0,127}"
+LOG_FORMATS = ("console", "json")
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 
 _E = TypeVar("_E", bound=IntEnum)
@@ -156,6 +158,20 @@ def _names(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _levels(value: object) -> dict[str, str]:
+    allowed = f"a mapping of at most {MAX_NAMES} modules to {one_of(list(_LOG_LEVELS))}"
+    if not isinstance(value, dict) or len(value) > MAX_NAMES:
+        raise ValueError(allowed)
+    found = {}
+    for module, level in value.items():
+        if not isinstance(module, str) or not re.fullmatch(_MODULE_PATTERN, module):
+            raise ValueError(f"{allowed}; a module is a room such as store, or a logger's full name")
+        if not isinstance(level, str) or level.lower() not in _LOG_LEVELS:
+            raise ValueError(allowed)
+        found[module] = level.lower()
+    return found
+
+
 def _folder(value: object) -> str:
     if not isinstance(value, str) or not (value == "auto" or re.fullmatch(r"/[^\x00-\x1f]*", value)):
         raise ValueError("auto, or the absolute path of a directory")
@@ -265,6 +281,26 @@ LogLevel = Annotated[
     PlainValidator(_word(_LOG_LEVELS)),
     WithJsonSchema({"enum": list(_LOG_LEVELS)}),
     Kind(one_of(list(_LOG_LEVELS))),
+]
+LogLevels = Annotated[
+    Mapping[str, str],
+    PlainValidator(_levels),
+    PlainSerializer(dict),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "additionalProperties": {"enum": list(_LOG_LEVELS)},
+            "propertyNames": {"pattern": f"^{_MODULE_PATTERN}$"},
+            "maxProperties": MAX_NAMES,
+        }
+    ),
+    Kind("mapping of modules to levels"),
+]
+LogFormat = Annotated[
+    str,
+    PlainValidator(_word(LOG_FORMATS)),
+    WithJsonSchema({"enum": list(LOG_FORMATS)}),
+    Kind(one_of(list(LOG_FORMATS))),
 ]
 Node = Annotated[
     str,

@@ -110,6 +110,12 @@ class Config(Section):
         5.0, "How long holders may still renew and release after the arbiter was told to stop."
     )
     log_level: kinds.LogLevel = live("info", "The least severe log lines that are written.")
+    log_levels: kinds.LogLevels = live(
+        {},
+        "Other levels for some: for a room of the arbiter (`store`, `api`, `gpu`, …), for `events` (what happens to "
+        "leases), or for a logger by its full name.",
+    )
+    log_format: kinds.LogFormat = live("console", "Lines for people, or one JSON object a line.")
 
     def policy(self, task_type: str) -> PolicySection:
         """The policy of a task type with what it inherits from `defaults`."""

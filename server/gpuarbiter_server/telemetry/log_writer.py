@@ -1,0 +1,77 @@
+"""Log lines on their way out: who logs hands a record over and goes on, a thread writes.
+
+Law: a terminal, a pipe or a disk that does not take them costs whoever logs nothing; what finds too many waiting is
+lost, and counted in a line of its own.
+"""
+
+import contextlib
+import logging
+import sys
+import threading
+from collections import deque
+
+# Lines that may wait; a line takes about 200 bytes.
+_MOST_WAITING = 10_000
+# Lines of this time are written together.
+_GATHER_SECONDS = 0.01
+_PATIENCE_SECONDS = 1.0
+
+
+class LogWriter(logging.Handler):
+    """Hands records to a thread that writes them to stderr."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiting: deque[logging.LogRecord] = deque()
+        self._lost = 0
+        self._news = threading.Event()
+        self._hurry = threading.Event()
+        self._ending = False
+        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Takes a record; its arguments are looked at now, since they may change."""
+        if len(self._waiting) >= _MOST_WAITING:
+            self._lost += 1
+            return
+        if record.args:
+            record.msg, record.args = record.getMessage(), None
+        self._waiting.append(record)
+        self._news.set()
+        if record.levelno >= logging.WARNING:
+            self._hurry.set()
+
+    def close(self) -> None:
+        """Writes what is left, for a second at most."""
+        self._ending = True
+        self._hurry.set()
+        self._news.set()
+        self._thread.join(_PATIENCE_SECONDS)
+        super().close()
+
+    def _run(self) -> None:
+        while not self._ending:
+            self._news.wait()
+            self._hurry.wait(_GATHER_SECONDS)
+            self._hurry.clear()
+            self._news.clear()
+            self._write()
+        self._write()
+
+    def _write(self) -> None:
+        lines = []
+        while self._waiting:
+            record = self._waiting.popleft()
+            try:
+                lines.append(self.format(record))
+            except Exception:  # noqa: BLE001 -- a line that cannot be formatted must not end the others
+                self.handleError(record)
+        lost, self._lost = self._lost, 0
+        if lost:
+            lines.append(f"{lost} log lines were lost: they came faster than they could be written")
+        if lines:
+            # Nobody is there to be told that there is nowhere to tell it.
+            with contextlib.suppress(OSError, ValueError):
+                sys.stderr.write("\n".join(lines) + "\n")
+                sys.stderr.flush()

@@ -6,12 +6,14 @@ jump brings about.
 
 import asyncio
 import math
+import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc
+from opentelemetry.sdk.trace.export import SpanExporter
 
 from fakes.polling import async_until
 from gpuarbiter.v1 import admin_pb2, admin_pb2_grpc, snapshot_pb2
@@ -22,7 +24,7 @@ from gpuarbiter_server.api.calls import Intake
 from gpuarbiter_server.api.convert_out import Converter
 from gpuarbiter_server.api.server import GrpcServer
 from gpuarbiter_server.api.service import GpuArbiterService
-from gpuarbiter_server.app.measuring import known
+from gpuarbiter_server.app.observing import known
 from gpuarbiter_server.config import Config, load
 from gpuarbiter_server.core.arbiter import Arbiter
 from gpuarbiter_server.core.model import GpuSpec, Holder, ProcessId
@@ -31,10 +33,12 @@ from gpuarbiter_server.runtime.clock import monotonic, wall
 from gpuarbiter_server.runtime.live_config import LiveConfig
 from gpuarbiter_server.runtime.runtime import Observer, Runtime
 from gpuarbiter_server.store.history import History
+from gpuarbiter_server.telemetry.export import Export
 from gpuarbiter_server.telemetry.gauges import Gauges
 from gpuarbiter_server.telemetry.metrics import Metrics
 from gpuarbiter_server.telemetry.page import Page
 from gpuarbiter_server.telemetry.sources import Sources
+from gpuarbiter_server.telemetry.tracing import Traces
 
 GIB = 1024**3
 FIRST_TOKEN = 1000
@@ -97,7 +101,12 @@ class InProcess:
     """What runs, from the inside and through gRPC."""
 
     def __init__(
-        self, config: Config, specs: list[GpuSpec], observers: Iterable[Observer], history: Path | None = None
+        self,
+        config: Config,
+        specs: list[GpuSpec],
+        observers: Iterable[Observer],
+        history: Path | None = None,
+        exporter: SpanExporter | None = None,
     ) -> None:
         self.clock = MovableClock()
         self.machine = NotingMachine()
@@ -115,17 +124,22 @@ class InProcess:
             history, max_events=kept.max_events, max_age=kept.max_age, max_bytes=kept.max_bytes, wall=wall
         )
         self.nvml_errors: dict[tuple[str, str], int] = {}
+        self.export = Export(VERSION, "instance-1", exporter) if exporter else None
         self.metrics = Metrics(known(config, specs), self.clock)
+        seeing: list[Observer] = [self.history, self.metrics, *observers]
+        if self.export is not None:
+            traces = Traces(self.export.provider, {spec.key: spec.uuid for spec in specs}, time.time_ns)
+            self.metrics = Metrics(known(config, specs), self.clock, lambda: traces.current)
+            seeing = [self.history, traces, self.metrics, *observers]
         # A clock that jumps is no stall here.
-        self.runtime = Runtime(
-            self.arbiter, clock=self.clock, observers=(self.history, self.metrics, *observers), stall=math.inf
-        )
+        self.runtime = Runtime(self.arbiter, clock=self.clock, observers=seeing, stall=math.inf)
         sources = Sources(
             VERSION,
             snapshot=lambda: self.runtime.snapshot(max_tickets=0),
             waiters=self.runtime.waiters,
             wall=wall,
             nvml_errors=self.nvml_errors,
+            spans_dropped=self.export.dropped if self.export else lambda: 0,
         )
         self.page = Page(self.metrics, Gauges(known(config, specs), sources))
         self.live_config = LiveConfig(
@@ -218,16 +232,19 @@ async def serving(
     monitored: bool = False,
     observers: Iterable[Observer] = (),
     history: Path | None = None,
+    exporter: SpanExporter | None = None,
 ) -> AsyncIterator[InProcess]:
     """A server that answers, with these settings ("cooldown=0s"); at its end nothing of a call may be left.
 
-    history: the file of its events; without one they are in memory.
+    history: the file of its events; without one they are in memory. exporter: where its spans go; None: there are none.
     """
     before = asyncio.all_tasks()
-    arbiter = InProcess(configured(*settings), gpu_specs(gpus, monitored=monitored), observers, history)
+    arbiter = InProcess(configured(*settings), gpu_specs(gpus, monitored=monitored), observers, history, exporter)
     async with AsyncExitStack() as stack:
         arbiter.history.start()
         stack.push_async_callback(arbiter.history.close)
+        if arbiter.export is not None:
+            stack.push_async_callback(asyncio.to_thread, arbiter.export.close)
         arbiter.runtime.start(arbiter.machine)
         arbiter.port = arbiter.server.listen_tcp("127.0.0.1:0")
         await arbiter.server.start()

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
 from gpuarbiter_server.api import convert_in
+from gpuarbiter_server.api.trace_context import TraceContext
 from gpuarbiter_server.core import events as ev
 from gpuarbiter_server.core.events import Call, Caller
 from gpuarbiter_server.core.model import Holder, Sharing
@@ -19,9 +20,11 @@ class Intake:
         """The holder that a message names."""
         return convert_in.holder(message.holder, self.prove)
 
-    def acquire(self, call: Call, message: pb.AcquireRequest, who: Holder, principal: str) -> ev.Acquire:
+    def acquire(
+        self, call: Call, message: pb.AcquireRequest, who: Holder, principal: str, trace: TraceContext
+    ) -> ev.Acquire:
         """Acquire."""
-        return ev.Acquire(call, convert_in.acquire_request(message, who, principal))
+        return ev.Acquire(call, convert_in.acquire_request(message, who, principal, trace))
 
     def release(self, call: Call, message: pb.ReleaseRequest, caller: Caller) -> ev.Release:
         """Release."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gpuarbiter.v1 import gpu_arbiter_pb2, lease_pb2
+from gpuarbiter_server.api.trace_context import NOTHING, TraceContext
 from gpuarbiter_server.core.model import (
     AcquireRequest,
     BusyPolicy,
@@ -67,8 +68,12 @@ def _proved(declared: Holder, process: ProcessId) -> Holder:
     )
 
 
-def acquire_request(message: gpu_arbiter_pb2.AcquireRequest, who: Holder, principal: str) -> AcquireRequest:
-    """An Acquire; `who` is its holder, or the session's."""
+def acquire_request(
+    message: gpu_arbiter_pb2.AcquireRequest, who: Holder, principal: str, trace: TraceContext = NOTHING
+) -> AcquireRequest:
+    """An Acquire; `who` is its holder, or the session's; trace: what its call's metadata says."""
+    if message.traceparent:
+        trace = TraceContext(message.traceparent, message.tracestate)
     return AcquireRequest(
         task_type=message.task_type,
         holder=who,
@@ -83,8 +88,8 @@ def acquire_request(message: gpu_arbiter_pb2.AcquireRequest, who: Holder, princi
         sequence=Sequence(message.sequence.group, message.sequence.index) if message.HasField("sequence") else None,
         context=work_context(message.context) if message.HasField("context") else _NO_CONTEXT,
         principal=principal,
-        traceparent=message.traceparent,
-        tracestate=message.tracestate,
+        traceparent=trace.traceparent,
+        tracestate=trace.tracestate,
     )
 
 

@@ -15,6 +15,7 @@ from gpuarbiter_server.api.convert_out import Converter
 from gpuarbiter_server.api.session import Session
 from gpuarbiter_server.api.snapshots import Snapshots
 from gpuarbiter_server.api.status import Context, abort
+from gpuarbiter_server.api.trace_context import trace_context_of
 from gpuarbiter_server.api.wire import Undecodable, checked
 from gpuarbiter_server.core.errors import ArbiterError
 from gpuarbiter_server.core.events import Call, Caller, Event
@@ -43,7 +44,9 @@ class GpuArbiterService:
         outbox = Outbox()
         call = self._runtime.open(outbox.put)
         who = self._intake.holder(request)
-        self._runtime.submit(self._intake.acquire(call, request, who, caller_of(context).principal))
+        self._runtime.submit(
+            self._intake.acquire(call, request, who, caller_of(context).principal, trace_context_of(context))
+        )
         await carry(context, self._runtime, call, outbox, self._convert)
 
     async def release(self, message: Request, context: Context) -> pb.ReleaseResponse:

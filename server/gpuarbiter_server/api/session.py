@@ -18,6 +18,7 @@ from gpuarbiter_server.api.acquiring import is_last
 from gpuarbiter_server.api.calls import Intake
 from gpuarbiter_server.api.convert_out import Converter
 from gpuarbiter_server.api.status import Context, abort, to_failure
+from gpuarbiter_server.api.trace_context import trace_context_of
 from gpuarbiter_server.api.wire import Undecodable, checked
 from gpuarbiter_server.core import effects as fx
 from gpuarbiter_server.core import events as ev
@@ -68,6 +69,7 @@ class Session:
         self._convert = convert
         self._about = about
         self._caller = caller
+        self._trace = trace_context_of(context)
         self._holder: Holder | None = None
         self._acquires: dict[int, _Acquire] = {}
         # Other calls that wait for their answer.
@@ -180,7 +182,7 @@ class Session:
         acquire = _Acquire()
         acquire.call = self._runtime.open(lambda effect: self._tell(call_id, acquire, effect))
         self._acquires[call_id] = acquire
-        self._runtime.submit(self._intake.acquire(acquire.call, request, who, self._caller.principal))
+        self._runtime.submit(self._intake.acquire(acquire.call, request, who, self._caller.principal, self._trace))
 
     def _remember_holder(self, request_id: str, client_id: str) -> None:
         """A request of this session that is not in its own client's name: a release by request_id means it."""

@@ -16,9 +16,10 @@ from gpuarbiter_server.api.calls import Intake
 from gpuarbiter_server.api.convert_out import Converter
 from gpuarbiter_server.api.server import GrpcServer
 from gpuarbiter_server.api.service import GpuArbiterService
-from gpuarbiter_server.app import gpus, holders, measuring
+from gpuarbiter_server.app import gpus, holders
 from gpuarbiter_server.app.keeping import Kept, keep
 from gpuarbiter_server.app.listening import Addresses, take
+from gpuarbiter_server.app.observing import known, lag_of_the_loop, observe
 from gpuarbiter_server.app.readiness import Readiness
 from gpuarbiter_server.config import Config
 from gpuarbiter_server.core.arbiter import Arbiter
@@ -35,10 +36,8 @@ from gpuarbiter_server.runtime.journal_writer import JournalWriter
 from gpuarbiter_server.runtime.live_config import LiveConfig
 from gpuarbiter_server.runtime.local_machine import LocalMachine
 from gpuarbiter_server.runtime.runtime import Runtime
-from gpuarbiter_server.store.history import History
 from gpuarbiter_server.telemetry import logs
 from gpuarbiter_server.telemetry.gauges import Gauges
-from gpuarbiter_server.telemetry.metrics import Metrics
 from gpuarbiter_server.telemetry.page import Page
 from gpuarbiter_server.telemetry.sources import Sources
 from gpuarbiter_server.web import app as web
@@ -108,18 +107,8 @@ async def _assemble(
         instance_id=about.instance_id,
         tokens_until=beginning.tokens_until,
     )
-    history = History(
-        kept.history,
-        max_events=config.history.max_events,
-        max_age=config.history.max_age,
-        max_bytes=config.history.max_bytes,
-        wall=wall,
-    )
-    history.start()
-    stack.push_async_callback(history.close)
-    known = measuring.known(config, specs)
-    metrics = Metrics(known, monotonic)
-    observers = (history, metrics, logs.EventLog())
+    observing = observe(config, specs, about, kept.history, stack)
+    metrics, observers = observing.metrics, observing.observers
     for observer in observers:
         detail = f"instance {about.instance_id}, epoch {about.epoch}, version {__version__}"
         observer.observe(Recorded(EventType.STARTED, detail=detail))
@@ -135,8 +124,9 @@ async def _assemble(
         waiters=runtime.waiters,
         wall=wall,
         nvml_errors=backend.errors if isinstance(backend, NvmlBackend) else {},
+        spans_dropped=observing.spans_dropped,
     )
-    page = Page(metrics, Gauges(known, sources))
+    page = Page(metrics, Gauges(known(config, specs), sources))
     sampler = Sampler(
         backend,
         specs,
@@ -150,14 +140,16 @@ async def _assemble(
     machine = LocalMachine(sampler, processes)
 
     def reconfigured(new: Config) -> None:
-        logs.configure(new.log_level)
-        page.configure(measuring.known(new, specs))
+        logs.configure(new.log_level, new.log_levels, new.log_format)
+        page.configure(known(new, specs))
 
     live_config = LiveConfig(config, runtime, on_change=reconfigured)
     attestation = holders.attestation(config)
     intake = Intake(holders.prover(machine, attestation))
     service = GpuArbiterService(runtime, intake, Converter(config.node_name(), monotonic), about)
-    grpc_server = GrpcServer(service, GpuArbiterAdminService(runtime, live_config, history), metrics.message_counter)
+    grpc_server = GrpcServer(
+        service, GpuArbiterAdminService(runtime, live_config, observing.history), metrics.message_counter
+    )
     stack.callback(processes.close)
     runtime.submit(DriverChanged(up=any(spec.source == "nvml" for spec in specs)))
     runtime.start(machine)
@@ -169,7 +161,7 @@ async def _assemble(
         await runtime.recover(beginning.recover)
     await taken.serve(grpc_server, application, stack)
     _in_background(readiness.announce(grpc_server.announce), stack)
-    _in_background(measuring.lag_of_the_loop(metrics.observe_lag), stack)
+    _in_background(lag_of_the_loop(metrics.observe_lag), stack)
     if attestation is not None:
         await holders.start_attestation(attestation, stack)
     sampler.start()

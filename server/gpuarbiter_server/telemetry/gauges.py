@@ -94,6 +94,7 @@ class Gauges:
             ),
         )
         yield from self._gpus(view.gpus)
+        yield Facts(cat.SPANS_DROPPED, [((), float(self._sources.spans_dropped()))])
         errors = dict(self._sources.nvml_errors)
         yield Facts(cat.NVML_ERRORS, ((labels, float(count)) for labels, count in errors.items()))
 

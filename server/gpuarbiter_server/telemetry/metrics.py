@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from gpuarbiter_server.core.effects import Recorded
 from gpuarbiter_server.core.model import EndReason, EventType, WorkReport, YieldReason
 from gpuarbiter_server.telemetry import catalogue as cat
-from gpuarbiter_server.telemetry.series import Distributions, Family, Values
+from gpuarbiter_server.telemetry.series import Distributions, Exemplar, Family, Values
 from gpuarbiter_server.telemetry.sources import Known
 
 # Leases that a yield request stands for, whose answer is timed; more are not.
@@ -18,11 +18,18 @@ _MOST_TIMED = 10_000
 
 
 class Metrics:
-    """An observer that counts."""
+    """An observer that counts.
 
-    def __init__(self, known: Known, clock: Callable[[], float]) -> None:
+    clock: monotonic seconds, as the core counts them. trace: the ids of the trace and span of what was observed last,
+    where it is sampled.
+    """
+
+    def __init__(
+        self, known: Known, clock: Callable[[], float], trace: Callable[[], Exemplar | None] = lambda: None
+    ) -> None:
         self._known = known
         self._clock = clock
+        self._trace = trace
         self._acquire = Values(cat.ACQUIRE)
         self._ends = Values(cat.LEASE_ENDS)
         self._seconds = Values(cat.LEASE_SECONDS)
@@ -32,7 +39,6 @@ class Metrics:
         self._work = Values(cat.WORK)
         self._overuse = Values(cat.OVERUSE)
         self._journal_errors = Values(cat.JOURNAL_ERRORS)
-        self._spans_dropped = Values(cat.SPANS_DROPPED)
         self._messages = Values(cat.RPC_MESSAGES)
         self._wait = Distributions(cat.QUEUE_WAIT)
         self._hold = Distributions(cat.LEASE_HOLD)
@@ -76,10 +82,6 @@ class Metrics:
     def message_counter(self, direction: str, kind: str) -> Callable[[], None]:
         """What counts a message of this type."""
         return self._messages[direction, kind].inc
-
-    def span_dropped(self, spans: int = 1) -> None:
-        """So many spans were lost. From the tracing's thread only."""
-        self._spans_dropped[()].inc(spans)
 
     def observe_poll(self, seconds: float) -> None:
         """One look at one GPU took so long. Safe from any thread."""
@@ -126,7 +128,7 @@ class Metrics:
         _count(self._acquire, gpus, task, recorded.outcome)
         if recorded.waited is not None:
             outcome = "granted" if recorded.type is EventType.GRANTED else "abandoned"
-            self._wait[task, outcome].observe(recorded.waited)
+            self._wait[task, outcome].observe(recorded.waited, self._trace())
 
     def _ended(self, recorded: Recorded, gpus: tuple[str, ...], task: str) -> None:
         held = recorded.held or 0.0
@@ -134,7 +136,7 @@ class Metrics:
         for gpu in gpus:
             self._ends[gpu, task, recorded.end_reason.name.lower()].inc()
             self._seconds[gpu, task, namespace].inc(held)
-        self._hold[task,].observe(held)
+        self._hold[task,].observe(held, self._trace())
         if recorded.memory_peak_bytes is not None:
             self._peak[task,].observe(recorded.memory_peak_bytes)
         asked = self._asked.pop(recorded.lease_id, None)

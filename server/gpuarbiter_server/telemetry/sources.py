@@ -73,3 +73,4 @@ class Sources:
     wall: Callable[[], float]
     # NVML calls that failed, by call and error.
     nvml_errors: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    spans_dropped: Callable[[], int] = lambda: 0

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from grpc_tools import protoc
 
+from tools.dashboards import dashboards
 from tools.limits_reference import limits_reference
 from tools.reference import configuration_reference
 from tools.unasync import sync_client
@@ -47,7 +48,7 @@ def stubs() -> Files:
     return {path: text for path, text in made.items() if not path.stem.endswith("_grpc") or "Stub" in text}
 
 
-GENERATORS: list[Callable[[], Files]] = [stubs, sync_client, configuration_reference, limits_reference]
+GENERATORS: list[Callable[[], Files]] = [stubs, sync_client, configuration_reference, limits_reference, dashboards]
 
 
 def stale(files: Files) -> Iterator[Path]:

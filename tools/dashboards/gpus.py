@@ -33,7 +33,7 @@ _NOW = Row(
         Panel(
             "GPU in service",
             "Whether the GPU is there. A reading that is late is not held against it.",
-            "LOST: see the kernel's log for an Xid error, and `nvidia-smi`. Leases on it have ended with GPU_LOST.",
+            "LOST: see `nvidia-smi`, and the kernel's log for an Xid error. End or restart what holds leases there.",
             NONE,
             (Query(gauge(cat.GPU_UP, GPU, "min"), NAME),),
             Stat(words=((0, "LOST", RED), (1, "OK", GREEN)), no_value="no GPU"),
@@ -194,8 +194,7 @@ _DRIVER = Row(
         Panel(
             "NVML errors",
             "Calls of NVML that failed, by call and error; queries that a GPU does not support are among them.",
-            "`NOT_SUPPORTED` is harmless. `GPU_IS_LOST`, `TIMEOUT` or `UNKNOWN`: see the kernel's log for an Xid "
-            "error.",
+            "`NotSupported` is harmless. `GpuIsLost`, `Timeout` or `Unknown`: see the kernel's log for an Xid error.",
             COUNT,
             (Query(events(cat.NVML_ERRORS, ("call", "error")), "{{call}} {{error}}"),),
             Lines(bars=True, figures=("max",)),

@@ -94,7 +94,7 @@ def _bars(look: model.Bars) -> bargauge.Panel:
 
 def _table(look: model.Table) -> table.Panel:
     del look
-    return table.Panel().color_scheme(_by_thresholds())
+    return table.Panel().color_scheme(_by_thresholds()).show_header(True)
 
 
 def columns(builder: table.Panel, panel: model.Panel) -> None:

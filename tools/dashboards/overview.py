@@ -30,9 +30,9 @@ _NOW = Row(
         shared.availability(4, 5),
         Panel(
             "GPUs lost",
-            "GPUs that do not answer any more; leases on them end with GPU_LOST.",
+            "GPUs that do not answer any more. Nothing is granted on them; leases there are not ended for it.",
             "See which in *GPU in service* of GPU and memory, and the kernel's log on that machine for an Xid error. "
-            "Cordon a GPU that comes and goes.",
+            "`gpu-arbiter drain` keeps one that comes and goes out of use.",
             COUNT,
             (Query(difference(_GPUS_UP, gauge(cat.GPU_UP)), "lost"),),
             Stat(NONE_IS_GOOD),

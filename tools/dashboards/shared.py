@@ -14,13 +14,13 @@ QUEUE_LINES = steps(10, 50)
 
 
 def failed_share(by: tuple[str, ...] = ()) -> Expr:
-    """Of all work, what failed."""
-    return share(rate(cat.WORK, by, result=FAILURES), rate(cat.WORK, by))
+    """Of all work that came to an end of its own, what failed."""
+    return share(rate(cat.WORK, by, result=FAILURES), rate(cat.WORK, by, result="!cancelled"))
 
 
 def fallback_share(by: tuple[str, ...] = ()) -> Expr:
-    """Of all requests, those that were sent to the CPU."""
-    return share(rate(cat.ACQUIRE, by, outcome="fallback_cpu"), rate(cat.ACQUIRE, by))
+    """Of all requests that were not taken back, those that were sent to the CPU."""
+    return share(rate(cat.ACQUIRE, by, outcome="fallback_cpu"), rate(cat.ACQUIRE, by, outcome="!cancelled"))
 
 
 def memory_share() -> Expr:
@@ -48,8 +48,8 @@ def availability(width: int, height: int) -> Panel:
     return Panel(
         "Arbiter",
         "Whether Prometheus reaches the arbiter. While it is down nobody is granted a GPU; who holds a lease goes on.",
-        "If it is down: `systemctl status gpu-arbiterd`, its log, and whether `/healthz` answers on the machine "
-        "itself.",
+        "If it is down: see on the machine itself whether `gpu-arbiterd` runs, what its log says last, and whether "
+        "`/healthz` answers.",
         NONE,
         (Query(reachable(), "{{instance}}"),),
         Stat(words=((0, "DOWN", RED), (1, "UP", GREEN)), no_value="no arbiter is scraped"),
@@ -77,7 +77,8 @@ def fallback_gauge(width: int, height: int) -> Panel:
     """The share of requests that were sent to the CPU."""
     return Panel(
         "CPU fallback rate",
-        "Of all requests, the share that was told to fall back to the CPU because no GPU was to be had in time.",
+        "Of all requests that were not taken back, the share that was told to fall back to the CPU because no GPU was "
+        "to be had in time.",
         "Above 10 % the GPUs are too busy for their callers: see who holds them longest in Leases and queue, and "
         "raise `max_wait` of the task or give it a higher priority.",
         RATIO,

@@ -1,8 +1,8 @@
 """A load under which an arbiter shows everything that it can: no metric of its catalogue stays without a value.
 
-It takes an arbiter with `SETTINGS` and two GPUs of a fake driver, because a simulated GPU knows no NVML errors. On gpu:1
-stands what lasts: a lease, and a request behind it. On gpu:0 the rounds happen, each of them the same, and each to its
-end; a distribution shows a rate only when it has grown between two scrapes, so one round is not enough.
+It takes an arbiter with `SETTINGS` and two GPUs of a fake driver, because a simulated GPU knows no NVML errors. On
+gpu:1 stands what lasts: a lease, and a request behind it. On gpu:0 the rounds happen, each of them the same, and each
+to its end; a distribution shows a rate only when it has grown between two scrapes, so one round is not enough.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Every panel of every dashboard shows something when it is put before a real Prometheus and an arbiter under load."""
+"""What the dashboards show of a real arbiter, by way of a real Prometheus: under load, idle, and when it is down."""
 
 import asyncio
 import json
@@ -14,6 +14,7 @@ import pytest
 from e2e.harness.mixed_load import SETTINGS, MixedLoad
 from e2e.harness.prometheus import Prometheus, scrape
 from fakes.nvml import FakeNvml
+from fakes.polling import until
 from support.process import Arbiterd
 
 _FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "grafana" / "dashboards"
@@ -68,9 +69,14 @@ def filled_in(text: str) -> str:
     return text
 
 
+def figures(prometheus: Prometheus, expression: str) -> list[float]:
+    """What an answer shows."""
+    return [float(sample["value"][1]) for sample in prometheus.query(expression)]
+
+
 def shows_something(prometheus: Prometheus, question: Question) -> bool:
     """Whether there is a figure in the answer."""
-    return any(not math.isnan(float(sample["value"][1])) for sample in prometheus.query(question.expression))
+    return not all(map(math.isnan, figures(prometheus, question.expression)))
 
 
 @pytest.mark.tool("prometheus")
@@ -92,3 +98,38 @@ async def test_no_panel_is_empty(arbiterd: Callable[..., Arbiterd], tool: Callab
         problems = prometheus.problems()
     silent = "\n".join(f"{each.where}:\n  {each.expression}" for each in unanswered)
     assert not unanswered, f"{len(unanswered)} empty after {load.rounds} rounds\n{silent}\n{problems}"
+
+
+@pytest.mark.tool("prometheus")
+def test_an_idle_arbiter_shows_0_or_nothing_and_one_that_is_down_is_shown_as_down(
+    arbiterd: Callable[..., Arbiterd], tool: Callable[[str], str], tmp_path: Path
+) -> None:
+    arbiter = arbiterd("policies.ASR={}")
+    config = scrape(_JOB, arbiter.http, "500ms")
+    asked = {question.where: question.expression for question in questions()}
+    with Prometheus(tool("prometheus"), config, tmp_path / "prometheus") as prometheus:
+        requests = asked["GpuArbiter / Overview / Requests by outcome / A"]
+        until(lambda: figures(prometheus, requests), "for a rate")
+        shown = {where: figures(prometheus, expression) for where, expression in asked.items()}
+        assert [where for where, values in shown.items() if any(map(math.isnan, values))] == []
+        nothing_happens = {
+            "Overview / Arbiter": [1.0],
+            "Overview / GPUs lost": [0.0],
+            # Simulated GPUs: it is not in use, which is not the same as down.
+            "Overview / NVML": [2.0],
+            "Overview / Waiting": [0.0],
+            "Overview / Longest wait": [],
+            "Overview / Memory overcommitted": [0.0],
+            "Overview / Failure rate": [0.0],
+            "Overview / CPU fallback rate": [0.0],
+            "Overview / Waiting by reason": [],
+            "Leases and queue / Queue in use": [0.0],
+            "Leases and queue / Oldest lease": [],
+            "Work / Work done": [0.0],
+        }
+        assert {panel: shown[f"GpuArbiter / {panel} / A"] for panel in nothing_happens} == nothing_happens
+
+        arbiter.stop()
+        until(lambda: figures(prometheus, asked["GpuArbiter / Overview / Arbiter / A"]) == [0.0], "for it to be down")
+        # What it said last is not shown as what is so now.
+        assert figures(prometheus, asked["GpuArbiter / Overview / Waiting / A"]) == []

@@ -43,7 +43,8 @@ _NOW = Row(
         shared.memory_gauge(6, 6),
         Panel(
             "Memory overcommitted",
-            "Whether more is promised or used than there is, less the headroom. Nothing more is admitted while it is.",
+            "Whether more is promised or used than there is, less the headroom. Nothing that declares memory is "
+            "admitted then.",
             "See *Ledger* below: end what runs without a lease, or have holders declare what they really use.",
             NONE,
             (Query(gauge(cat.OVERCOMMITTED, GPU, "max"), NAME),),

@@ -34,6 +34,7 @@ def _wait(which: float) -> Panel:
         "or the memory that they want.",
         SECONDS,
         (Query(quantile(which, cat.QUEUE_WAIT, TASK, outcome="granted"), "{{task}}"),),
+        Lines(logarithmic=True),
     )
 
 
@@ -45,6 +46,7 @@ def _hold(which: float, *more: Query) -> Panel:
         "The longest holds set the waits of all others: have that task work in smaller pieces, or yield.",
         SECONDS,
         (Query(quantile(which, cat.LEASE_HOLD, TASK), "{{task}}"), *more),
+        Lines(logarithmic=True),
     )
 
 
@@ -150,6 +152,7 @@ _OUTCOMES = Row(
             "Time that callers lost. Where it is long, let them skip or fall back sooner.",
             SECONDS,
             (Query(quantile(0.95, cat.QUEUE_WAIT, TASK, outcome="abandoned"), "{{task}}"),),
+            Lines(logarithmic=True),
         ),
     ),
 )
@@ -209,6 +212,7 @@ _YIELDS = Row(
             "As long as the policy's `grace`: the task does not listen. Have it look at `lease.yield_requested`.",
             SECONDS,
             (Query(quantile(0.95, cat.YIELD_RESPONSE, TASK), "{{task}}"),),
+            Lines(logarithmic=True),
         ),
         Panel(
             "Watchdog",

@@ -63,12 +63,17 @@ def _lines(look: model.Lines) -> timeseries.Panel:
     tooltip = (
         common_builders.VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI).sort(common.SortOrder.DESCENDING)
     )
-    panel = timeseries.Panel().legend(legend).tooltip(tooltip).color_scheme(_by_series()).min(0)
+    panel = timeseries.Panel().legend(legend).tooltip(tooltip).color_scheme(_by_series())
     panel.line_width(1).fill_opacity(40 if look.stacked else 5).show_points(common.VisibilityMode.NEVER)
     if look.bars:
         panel.draw_style(common.GraphDrawStyle.BARS).fill_opacity(80)
     if look.stacked:
         panel.stacking(common_builders.StackingConfig().mode(common.StackingMode.NORMAL).group("A"))
+    if look.logarithmic:
+        scale = common_builders.ScaleDistributionConfig().type(common.ScaleDistribution.LOG).log(10)
+        panel.scale_distribution(scale)
+    else:
+        panel.min(0)
     if look.most is not None:
         panel.max(look.most)
     if look.thresholds:

@@ -71,6 +71,8 @@ class Lines:
     stacked: bool = False
     # For what happens now and then: each time a bar of its own.
     bars: bool = False
+    # For times between milliseconds and minutes in one graph.
+    logarithmic: bool = False
     thresholds: Steps = ()
     most: float | None = None
     # What the legend says of each series; it is sorted by the first.

@@ -54,7 +54,8 @@ _NOW = Row(
         shared.longest_wait(4, 5),
         Panel(
             "Memory overcommitted",
-            "GPUs on which more is promised or used than there is, less the headroom. Nothing more is admitted there.",
+            "GPUs on which more is promised or used than there is, less the headroom. Nothing that declares memory is "
+            "admitted there.",
             "See *Ledger* in GPU and memory: end what runs without a lease, or have holders declare what they really "
             "use.",
             COUNT,

@@ -18,7 +18,10 @@ keep that choice, and the time.
 
 - *In the time shown* is the time range at the top right.
 - Shares are 0 while nothing happens; times and quantiles are empty then.
+- Times that reach from milliseconds to minutes are drawn on a logarithmic axis.
 - The gpu `any` is in every choice: requests that wait for any GPU wait for the chosen one, too.
+- Yield requests stand under Leases and queue. There is no dashboard of quotas or of utilization scores: the arbiter
+  has neither yet.
 """
 
 

@@ -1,7 +1,21 @@
 """Queries that more than one dashboard asks."""
 
 from gpuarbiter_server.telemetry import catalogue as cat
-from tools.dashboards.model import BYTES, COUNT, GREEN, NONE, RATIO, RED, SECONDS, Gauge, Panel, Query, Stat, steps
+from tools.dashboards.model import (
+    BYTES,
+    COUNT,
+    GREEN,
+    NONE,
+    RATIO,
+    RED,
+    SECONDS,
+    Gauge,
+    Lines,
+    Panel,
+    Query,
+    Stat,
+    steps,
+)
 from tools.dashboards.queries import Expr, age, combine, gauge, quantile, rate, reachable, selector, share
 
 MACHINE = ("instance",)
@@ -131,6 +145,7 @@ def wait_p95(width: int, height: int) -> Panel:
             Query(quantile(0.95, cat.QUEUE_WAIT, TASK, outcome="granted"), "{{task}}"),
             Query(gauge(cat.WAIT_OBJECTIVE, TASK, "min"), "{{task}} objective", limit=True),
         ),
+        Lines(logarithmic=True),
         width=width,
         height=height,
     )

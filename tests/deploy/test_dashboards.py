@@ -305,6 +305,19 @@ def test_the_page_tells_of_every_panel():
             assert f"| {panel.title} |" in section
 
 
+def test_every_panel_that_another_one_points_to_is_there():
+    titles = {each.title.partition(" / ")[2]: [panel.title for panel in each.panels] for each in DASHBOARDS}
+    pointer = re.compile(rf"\*([^*]+)\*(?: (?:of|in) ({'|'.join(titles)}))?")
+    pointed = 0
+    for dashboard in DASHBOARDS:
+        for panel in dashboard.panels:
+            for title, where in pointer.findall(f"{panel.means} {panel.todo}"):
+                among = titles[where] if where else [each for every in titles.values() for each in every]
+                assert any(each.startswith(title) for each in among), f"{panel.title}: {title}, {where}"
+                pointed += 1
+    assert pointed > 20
+
+
 # -- provisioning --
 
 

@@ -79,25 +79,31 @@ def shows_something(prometheus: Prometheus, question: Question) -> bool:
     return not all(map(math.isnan, figures(prometheus, question.expression)))
 
 
+async def left_unanswered(prometheus: Prometheus, load: MixedLoad, asked: list[Question]) -> list[Question]:
+    """Asks until each question has been answered once; those that were not, in all the time there is."""
+    deadline = time.monotonic() + _LONGEST_SECONDS
+    while asked and time.monotonic() < deadline:
+        load.check()
+        asked = await asyncio.to_thread(
+            lambda still: [each for each in still if not shows_something(prometheus, each)], asked
+        )
+        await asyncio.sleep(_INTERVAL_SECONDS)
+    return asked
+
+
 @pytest.mark.tool("prometheus")
 async def test_no_panel_is_empty(arbiterd: Callable[..., Arbiterd], tool: Callable[[str], str], tmp_path: Path) -> None:
     fake = FakeNvml(tmp_path, gpus=2)
     arbiter = arbiterd(*SETTINGS, more=fake.env)
     config: dict[str, Any] = scrape(_JOB, arbiter.http, "500ms")
-    unanswered = [*questions(), *choices()]
-    assert len(unanswered) > 100
+    asked = [*questions(), *choices()]
+    assert len(asked) > 100
     with Prometheus(tool("prometheus"), config, tmp_path / "prometheus") as prometheus:
         async with MixedLoad(arbiter, fake) as load:
-            deadline = time.monotonic() + _LONGEST_SECONDS
-            while unanswered and time.monotonic() < deadline:
-                load.check()
-                unanswered = await asyncio.to_thread(
-                    lambda asked: [each for each in asked if not shows_something(prometheus, each)], unanswered
-                )
-                await asyncio.sleep(_INTERVAL_SECONDS)
+            silent = await left_unanswered(prometheus, load, asked)
         problems = prometheus.problems()
-    silent = "\n".join(f"{each.where}:\n  {each.expression}" for each in unanswered)
-    assert not unanswered, f"{len(unanswered)} empty after {load.rounds} rounds\n{silent}\n{problems}"
+    shown = "\n".join(f"{each.where}:\n  {each.expression}" for each in silent)
+    assert not silent, f"{len(silent)} empty after {load.rounds} rounds\n{shown}\n{problems}"
 
 
 @pytest.mark.tool("prometheus")

@@ -115,7 +115,7 @@ _LEDGER = Row(
         Panel(
             "Free memory",
             "Memory that the driver shows as free.",
-            "Less than *admissible* in the ledger: the driver knows of users that the ledger does not.",
+            "Less than *Admissible*: the driver knows of users that the ledger does not.",
             BYTES,
             (Query(gauge(cat.GPU_FREE, GPU), NAME),),
         ),

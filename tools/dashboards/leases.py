@@ -102,7 +102,7 @@ _QUEUE = Row(
             Lines(stacked=True, thresholds=shared.QUEUE_LINES),
         ),
         Panel(
-            "Waiting by task and reason",
+            "Waiting by reason and task",
             "Waiting requests by task and what keeps them back.",
             "`sequence` and `concurrency_limit` are the task's own doing; `memory` needs smaller declarations or an "
             "end of what runs without a lease; `draining` an operator.",
@@ -130,8 +130,8 @@ _OUTCOMES = Row(
     "How do requests turn out?",
     (
         Panel(
-            "Requests by task and outcome",
-            "Requests a second that got no GPU, by task and how they turned out.",
+            "Requests that got no GPU",
+            "Requests a second that got no GPU, by task and how they turned out. Empty while all are granted.",
             "`timeout` and `skipped`: the task waits too short for the load. `queue_full`: too many callers. "
             "`no_memory`: it fits no GPU. `error`: see the log.",
             "reqps",

@@ -101,7 +101,8 @@ _SERVICE = Row(
         Panel(
             "Leases by task",
             "Live leases by task; one on two GPUs counts at both.",
-            "A task that is never among them is starved or does not ask: see *Requests by task and outcome*.",
+            "A task that is never among them is starved or does not ask: see *Requests that got no GPU* in "
+            "Leases and queue.",
             COUNT,
             (Query(gauge(cat.LEASES, shared.TASK), "{{task}}"),),
             Lines(stacked=True),

@@ -1,4 +1,7 @@
-"""What the dashboards show of a real arbiter, by way of a real Prometheus: under load, idle, and when it is down."""
+"""What the dashboards show of a real arbiter, by way of a real Prometheus: under load, idle, and when it is down.
+
+The recording rules are asked under the same load.
+"""
 
 import asyncio
 import json
@@ -10,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import yaml
 
 from e2e.harness.mixed_load import SETTINGS, MixedLoad
 from e2e.harness.prometheus import Prometheus, scrape
@@ -17,7 +21,9 @@ from fakes.nvml import FakeNvml
 from fakes.polling import until
 from support.process import Arbiterd
 
-_FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "grafana" / "dashboards"
+_DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+_FOLDER = _DEPLOY / "grafana" / "dashboards"
+_RULES = _DEPLOY / "prometheus" / "rules" / "recording.yml"
 _LONGEST_SECONDS = 45.0
 _INTERVAL_SECONDS = 0.2
 _JOB = "gpu-arbiter"
@@ -104,6 +110,23 @@ async def test_no_panel_is_empty(arbiterd: Callable[..., Arbiterd], tool: Callab
         problems = prometheus.problems()
     shown = "\n".join(f"{each.where}:\n  {each.expression}" for each in silent)
     assert not silent, f"{len(silent)} empty after {load.rounds} rounds\n{shown}\n{problems}"
+
+
+@pytest.mark.tool("prometheus")
+async def test_every_recording_rule_records_something(
+    arbiterd: Callable[..., Arbiterd], tool: Callable[[str], str], tmp_path: Path
+) -> None:
+    fake = FakeNvml(tmp_path, gpus=2)
+    arbiter = arbiterd(*SETTINGS, more=fake.env)
+    config = scrape(_JOB, arbiter.http, "500ms") | {"rule_files": [str(_RULES)]}
+    groups = yaml.safe_load(_RULES.read_text())["groups"]
+    records = sorted({rule["record"] for group in groups for rule in group["rules"]})
+    assert records
+    with Prometheus(tool("prometheus"), config, tmp_path / "prometheus") as prometheus:
+        async with MixedLoad(arbiter, fake) as load:
+            silent = await left_unanswered(prometheus, load, [Question(name, name) for name in records])
+        assert prometheus.problems() == []
+    assert [each.where for each in silent] == []
 
 
 @pytest.mark.tool("prometheus")

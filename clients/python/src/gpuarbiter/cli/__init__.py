@@ -25,6 +25,7 @@ COMMANDS = {
     "resume": "take a drain back (operators)",
     "revoke": "ask a holder to yield, then end its lease (operators)",
     "events": "show what happened (operators)",
+    "check": "look at what a running arbiter shows to monitors",
     "sim-job": "behave like a job on simulated GPUs",
 }
 FAILURE = 1

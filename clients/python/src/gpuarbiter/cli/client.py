@@ -7,6 +7,8 @@ from gpuarbiter import Arbiter
 from gpuarbiter._address import TOKEN_VARIABLE
 
 
-def connect(arguments: argparse.Namespace) -> Arbiter:
+def connect(arguments: argparse.Namespace, client_id: str | None = None) -> Arbiter:
     """The arbiter of --address and --token."""
-    return Arbiter(arguments.address, token=arguments.token or os.environ.get(TOKEN_VARIABLE) or None)
+    return Arbiter(
+        arguments.address, client_id=client_id, token=arguments.token or os.environ.get(TOKEN_VARIABLE) or None
+    )

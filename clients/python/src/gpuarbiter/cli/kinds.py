@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from gpuarbiter._units import parse_bytes, parse_duration
 
@@ -54,3 +55,14 @@ def _since(text: str) -> datetime:
 
 
 since: Callable[[str], datetime] = _checked(_since)
+
+
+def _site(text: str) -> str:
+    parts = urlsplit(text.strip())
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError(f"{text!r} is no base URL; write one such as http://127.0.0.1:9402")
+    path = parts.path.rstrip("/").removesuffix("/metrics")
+    return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+site: Callable[[str], str] = _checked(_site)

@@ -1,0 +1,103 @@
+"""The checklist of what monitors see, on real arbiters."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2e.harness.cli import Cli
+from e2e.harness.client import Client
+from support.messages import GIB
+from support.process import Arbiterd, environment
+
+Start = Callable[..., Arbiterd]
+Connect = Callable[[Arbiterd], Client]
+Check = Callable[..., tuple[int, dict[str, list[str]], dict[str, str]]]
+
+
+@pytest.fixture
+def check(folder: Path) -> Check:
+    """The exit code, the checks by their status, and what was found."""
+
+    def run(arbiter: Arbiterd, path: str = "") -> tuple[int, dict[str, list[str]], dict[str, str]]:
+        shell = Cli(environment(folder, GPU_ARBITER_ADDRESS=arbiter.grpc))
+        done = shell("check", "--json", "--metrics", f"http://{arbiter.http}{path}")
+        assert done.stderr == ""
+        checks: list[dict[str, Any]] = json.loads(done.stdout)["checks"]
+        by_status: dict[str, list[str]] = {"PASS": [], "FAIL": [], "SKIP": []}
+        for each in checks:
+            by_status[each["status"]].append(each["check"])
+        return done.returncode, by_status, {each["check"]: each["found"] for each in checks}
+
+    return run
+
+
+def clients_only(names: list[str]) -> list[str]:
+    return [name for name in names if name.startswith(("one client", "two clients", "released"))]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (),
+        ("gpus=sim:3x8GiB", "policies.gpu-arbiter-check.priority=90", "policies.ASR={}"),
+        ('gpus=[{key: "gpu:0", memory: 8GiB}]',),
+        ("defaults.sharing=EXCLUSIVE", "defaults.busy_policy=SKIP", "telemetry.lease_info=true"),
+        ("enabled=false",),
+    ],
+    ids=["plain", "three GPUs", "unmonitored", "other defaults", "disabled"],
+)
+def test_an_idle_arbiter_passes_every_line_and_again(arbiterd: Start, check: Check, settings: tuple[str, ...]):
+    arbiter = arbiterd(*settings)
+    for path in ("", "/metrics"):
+        code, by_status, found = check(arbiter, path)
+        assert (code, by_status["FAIL"], by_status["SKIP"]) == (0, [], []), found
+        assert len(by_status["PASS"]) == 23
+        assert found["two clients: two leases"] == "2 shown, 2 held"
+
+
+async def test_beside_shared_leases_only_idleness_is_skipped(arbiterd: Start, connect: Connect, check: Check):
+    arbiter = arbiterd()
+    held = connect(arbiter).acquire("ASR", memory=GIB, shared=True)
+    await held.granted()
+    code, by_status, found = check(arbiter)
+    assert (code, by_status["FAIL"], by_status["SKIP"]) == (0, [], ["idle: no lease above 0"]), found
+    assert found["two clients: two leases"] == "3 shown, 3 held, 1 by others"
+    assert found["released: none of them left"] == "1 shown, 1 held, 1 by others"
+
+
+async def test_behind_an_exclusive_lease_what_needs_a_lease_is_skipped(arbiterd: Start, connect: Connect, check: Check):
+    arbiter = arbiterd()
+    held = connect(arbiter).acquire("ASR", client="asr-worker-0")
+    await held.granted()
+    code, by_status, found = check(arbiter)
+    assert (code, by_status["FAIL"]) == (0, []), found
+    assert len(clients_only(by_status["SKIP"])) == 6
+    assert "asr-worker-0" in found["one client: one lease"]
+
+
+def test_on_drained_gpus_what_needs_a_lease_is_skipped(arbiterd: Start, check: Check, folder: Path):
+    arbiter = arbiterd()
+    assert Cli(environment(folder, GPU_ARBITER_ADDRESS=arbiter.grpc))("drain", "--all").returncode == 0
+    code, by_status, found = check(arbiter)
+    assert (code, by_status["FAIL"]) == (0, []), found
+    assert len(clients_only(by_status["SKIP"])) == 6
+
+
+def test_metrics_that_are_switched_off_are_one_line(arbiterd: Start, check: Check):
+    code, by_status, found = check(arbiterd("telemetry.metrics=false"))
+    assert code == 1
+    assert by_status["PASS"] == ["/healthz is 200 OK", "an unknown path is 404"]
+    assert by_status["FAIL"] == ["/metrics"]
+    assert found["/metrics"] == "404: the metrics are switched off (telemetry.metrics: false)"
+
+
+def test_an_arbiter_that_is_gone_is_one_line(arbiterd: Start, folder: Path):
+    arbiter = arbiterd()
+    arbiter.stop()
+    done = Cli(environment(folder))("check", "--metrics", f"http://{arbiter.http}")
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert f"http://{arbiter.http} is out of reach" in line

@@ -376,3 +376,12 @@ SPANS_DROPPED = Metric(
 BUILD_INFO = Metric("build", "info", "Version of the arbiter.", (Label("version", Values.FREE),))
 
 CATALOGUE = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
+
+# The sections of the reference, each by its first metric.
+SECTIONS = {
+    ACQUIRE: "Requests and leases",
+    WORK: "Work that holders tell of",
+    COMMITTED: "Memory",
+    NVML_UP: "The GPUs as the driver shows them",
+    JOURNAL_COMMIT: "The arbiter itself",
+}

@@ -15,6 +15,7 @@ from grpc_tools import protoc
 
 from tools.dashboards import dashboards
 from tools.limits_reference import limits_reference
+from tools.metrics_reference import metrics_reference
 from tools.reference import configuration_reference
 from tools.unasync import sync_client
 
@@ -48,7 +49,14 @@ def stubs() -> Files:
     return {path: text for path, text in made.items() if not path.stem.endswith("_grpc") or "Stub" in text}
 
 
-GENERATORS: list[Callable[[], Files]] = [stubs, sync_client, configuration_reference, limits_reference, dashboards]
+GENERATORS: list[Callable[[], Files]] = [
+    stubs,
+    sync_client,
+    configuration_reference,
+    limits_reference,
+    metrics_reference,
+    dashboards,
+]
 
 
 def stale(files: Files) -> Iterator[Path]:

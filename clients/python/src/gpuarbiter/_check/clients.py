@@ -21,6 +21,8 @@ from gpuarbiter.v1 import snapshot_pb2
 TASK = "gpu-arbiter-check"
 MEMORY = 64 * 2**20
 WAIT_SECONDS = 2.0
+# For the second lease: meanwhile the first one holds others up.
+SECOND_WAIT_SECONDS = 0.5
 # How often a page is looked at until nothing changed around it.
 _LOOKS = 20
 # Others use what we would need.
@@ -81,7 +83,7 @@ class Clients:
                 yield _counted(_SENT, before, look, direction="sent", type="AcquireResponse.granted")
                 beside = one.gpus[0].key
                 with second.lease(
-                    TASK, shared=True, memory=MEMORY, gpus=beside, busy_policy="WAIT", max_wait=WAIT_SECONDS
+                    TASK, shared=True, memory=MEMORY, gpus=beside, busy_policy="WAIT", max_wait=SECOND_WAIT_SECONDS
                 ) as two:
                     yield _leases(_TWO, self._look(first), one, two)
             yield _leases(_RELEASED, self._look(first), gone=(one, two))

@@ -11,7 +11,7 @@ from typing import Any
 
 from google.protobuf.duration_pb2 import Duration as DurationMessage
 
-from gpuarbiter import _outcomes, _values
+from gpuarbiter import _outcomes, _tracing, _values
 from gpuarbiter._options import RequestOptions
 from gpuarbiter._units import Duration, parse_bytes, parse_duration
 from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
@@ -26,6 +26,7 @@ def acquire_request(task_type: str, holder: lease_pb2.Holder, options: RequestOp
         raise ValueError("detached needs a ttl: nothing else would end the lease")
     sequence = options.get("sequence")
     context = options.get("context")
+    trace = _tracing.current()
     return pb.AcquireRequest(
         request_id=options.get("request_id") or str(uuid.uuid4()),
         task_type=task_type,
@@ -39,6 +40,8 @@ def acquire_request(task_type: str, holder: lease_pb2.Holder, options: RequestOp
         detached=detached,
         sequence=None if sequence is None else lease_pb2.Sequence(group=sequence[0], index=sequence[1]),
         context=None if context is None else work_context(context),
+        traceparent=trace.traceparent,
+        tracestate=trace.tracestate,
     )
 
 

@@ -21,7 +21,7 @@ class Values(Enum):
     """Where the values of a label come from when they are no fixed list."""
 
     GPUS = "the keys of the GPUs"
-    GPUS_OR_ANY = 'the keys of the GPUs, and "any" for a request that is not bound to one'
+    GPUS_OR_ANY = 'the keys of the GPUs, and "any" for a request that may have any of several'
     TASKS = 'the configured task types, and "other"'
     NAMESPACES = 'those in `telemetry.namespaces`, and "other"'
     FREE = "as the machine or the holder tells"
@@ -138,7 +138,7 @@ LEASE_USED = Metric(
 WAITERS = Metric(
     "waiters",
     "gauge",
-    "Waiting requests by what keeps them back; each counts at every GPU that it names, at gpu=any where all will do.",
+    "Waiting requests by reason; each counts at every GPU that it names, at gpu=any where any of several will do.",
     (_GPU_OR_ANY, _TASK, Label("reason", _names(WaitReason))),
     formerly=("queue_depth", "queue_length", "request_queue_clients", "wait_queue_clients"),
 )

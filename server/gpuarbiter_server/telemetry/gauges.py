@@ -121,7 +121,7 @@ class Gauges:
         for waiter in waiters:
             told_apart.update(waiter.gpus)
             task, reason = self._known.task(waiter.task_type), waiter.reason.name.lower()
-            for key in (cat.ANY_GPU,) if waiter.gpus == every else waiter.gpus:
+            for key in self._known.anywhere if waiter.gpus == every else waiter.gpus:
                 counts[key, task, reason] += 1
         for gpu in view.gpus:
             behind = gpu.queue_length - told_apart[gpu.spec.key]

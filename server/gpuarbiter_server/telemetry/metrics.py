@@ -107,7 +107,7 @@ class Metrics:
         task = self._known.task(recorded.task_type)
         if recorded.report is not None:
             self._worked(recorded.report, task)
-        gpus = recorded.gpus or (cat.ANY_GPU,)
+        gpus = recorded.gpus or self._known.anywhere
         match recorded.type:
             case EventType.GRANTED | EventType.DECLINED | EventType.FAILED:
                 self._decided(recorded, gpus, task)

@@ -31,6 +31,11 @@ class Known:
     # Whether each live lease is shown by its id.
     lease_info: bool = False
 
+    @property
+    def anywhere(self) -> tuple[str, ...]:
+        """The label of a request that is not bound to a GPU; where there is but one, it is bound to that."""
+        return self.gpus if len(self.gpus) == 1 else (cat.ANY_GPU,)
+
     def by_task(self, figure: Callable[[TaskType], float]) -> dict[tuple[str, ...], float | None]:
         """A figure of every policy by the task's label; None where there is none."""
         every = {**self.tasks, cat.OTHER: self.other}

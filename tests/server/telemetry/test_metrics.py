@@ -151,8 +151,8 @@ async def test_a_lease_is_counted_from_its_grant_to_its_end():
 
 
 async def test_each_way_for_a_request_to_turn_out_has_its_outcome():
-    async with serving("queue_limit=1", "policies.ASR.priority=50") as arbiter:
-        _, lease = await arbiter.granted(acquire(max_hold=0))
+    async with serving("queue_limit=1", "policies.ASR.priority=50", gpus=2) as arbiter:
+        _, lease = await arbiter.granted(acquire(max_hold=0, gpu={"count": 2}))
         await rest_of(arbiter.stub.Acquire(acquire(max_wait=0, busy_policy=SKIP)))
         await rest_of(arbiter.stub.Acquire(acquire(max_wait=0, busy_policy=FALLBACK)))
         waiting, _ = await arbiter.queued(acquire(max_wait=5))
@@ -171,6 +171,16 @@ async def test_each_way_for_a_request_to_turn_out_has_its_outcome():
         )
         assert {task for _, task, _ in counted} == {"ASR"}
         assert {gpu for gpu, _, outcome in counted if outcome != "granted"} == {"any"}
+
+
+async def test_where_there_is_one_gpu_a_request_for_any_is_a_request_for_that():
+    async with serving() as arbiter:
+        await arbiter.granted(acquire(max_hold=0))
+        waiting, _ = await arbiter.queued(acquire(max_wait=1))
+        assert samples(arbiter, "waiters") == {("gpu:0", "other", "gpu_busy"): 1}
+        await arbiter.advance(1.0)
+        assert (await refusal(waiting.read())).reason == "WAIT_TIMEOUT"
+        assert samples(arbiter, "acquire_total")["gpu:0", "other", "timeout"] == 1
 
 
 async def test_a_request_for_named_gpus_is_counted_at_each_of_them():

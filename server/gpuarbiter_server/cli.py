@@ -33,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except config.ConfigError as error:
         print(f"gpu-arbiterd: {error}", file=sys.stderr)  # noqa: T201
         return 2
+    except BrokenPipeError:  # the reader has seen enough, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -188,6 +188,20 @@ def test_the_socket_of_an_arbiter_that_was_killed_is_taken_over(tmp_path: Path):
             assert client.snapshot().instance_id
 
 
+def test_the_format_and_the_levels_of_its_log_can_be_chosen_and_changed(tmp_path: Path):
+    settings = ("log_format=json", "log_levels={events: error}")
+    with running(tmp_path, *settings) as arbiter, Client(arbiter.grpc) as client:
+        call, _ = client.granted(acquire(task_type="UNSEEN"))
+        call.cancel()
+        patch = "{log_levels: {events: debug}, shutdown_grace: 0s}"
+        client.admin.UpdateConfig(admin_pb2.UpdateConfigRequest(patch_yaml=patch), timeout=30)
+        call, lease = client.granted(acquire(task_type="SEEN", max_wait=30))
+        line = json.loads(arbiter.wait_for('"event": "GRANTED"').string)
+        call.cancel()
+    assert (line["task"], line["lease"], line["level"], line["logger"]) == ("SEEN", lease.lease_id, "info", "events")
+    assert "UNSEEN" not in arbiter.output
+
+
 def test_a_change_of_the_configuration_reaches_logs_and_metrics(tmp_path: Path):
     with running(tmp_path) as arbiter, Client(arbiter.grpc) as client:
         client.granted(acquire(task_type="NEW"))

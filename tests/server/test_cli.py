@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -133,3 +134,21 @@ def test_without_uvloop_it_runs_on_the_loop_that_python_has(monkeypatch: pytest.
     assert cli._loop_factory() is None
     with asyncio.Runner(loop_factory=cli._loop_factory()) as runner:
         assert runner.run(asyncio.sleep(0, "done")) == "done"
+
+
+def test_log_levels_are_settings_in_other_words(capsys: pytest.CaptureFixture[str]):
+    levels = ("--log-level", "loud", "--log-level", "store=debug", "--log-level", "events=quiet")
+    code, _, err = run(capsys, "serve", *levels)
+    assert code == 2
+    assert "log_level: 'loud' is not allowed" in err
+    assert "log_levels: {'events': 'quiet', 'store': 'debug'} is not allowed" in err
+
+
+def test_a_reader_that_has_seen_enough_is_no_trouble(tmp_path: Path):
+    command = [sys.executable, "-m", "gpuarbiter_server.cli", "config", "schema"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1

@@ -41,6 +41,7 @@ policies = mapping(
     max_concurrent_leases=counts,
     watchdog=watchdogs,
 )
+levels = st.sampled_from(["debug", "info", "warning", "error"])
 configs = mapping(
     enabled=st.booleans(),
     node=names,
@@ -56,7 +57,10 @@ configs = mapping(
     policies=st.dictionaries(task_types, policies, max_size=3),
     memory=mapping(headroom=sizes | st.just("auto"), on_stale=st.sampled_from(["refuse", "declarations"])),
     history=mapping(max_events=counts, max_age=durations, max_bytes=sizes),
-    log_level=st.sampled_from(["debug", "info", "warning", "error"]),
+    telemetry=mapping(namespaces=st.lists(names, max_size=3, unique=True), lease_info=st.booleans()),
+    log_level=levels,
+    log_levels=st.dictionaries(task_types, levels, max_size=3),
+    log_format=st.sampled_from(["console", "json"]),
 )
 
 

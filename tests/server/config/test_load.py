@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuarbiter_server.config import Config, ConfigError, SimulatedGpus, load
+from gpuarbiter_server.config import Config, ConfigError, SimulatedGpus, load, merge_patch
 from gpuarbiter_server.config.keys import MAX_POLICIES, all_keys
 from gpuarbiter_server.config.sections import PolicySection
 from gpuarbiter_server.config.sources import RESERVED_NAMES
@@ -325,6 +325,30 @@ class TestValues:
         assert load(None, {}, ["node=gpu-7"]).node_name() == "gpu-7"
         assert load(None, {}, ["node='7'"]).node_name() == "7"
         assert "in quotes if it is a number" in one_problem(overrides=("node=7",))
+
+
+class TestLists:
+    def test_modules_have_levels_of_their_own_and_sources_add_up(self):
+        config = load(
+            None, {"GPU_ARBITER_LOG_LEVELS": "{store: DEBUG}"}, ["log_levels.api=warning", "log_levels={events: error}"]
+        )
+        assert config.log_levels == {"store": "debug", "api": "warning", "events": "error"}
+        patched = merge_patch(config, "log_levels: {store: null, gpu: info}")
+        assert patched.log_levels == {"api": "warning", "events": "error", "gpu": "info"}
+        assert merge_patch(config, "log_levels: null").log_levels == {}
+
+    @pytest.mark.parametrize(
+        "value", ["loud", "[store]", "{store: loud}", "{'a b': debug}", "{store: 3}", "{'': debug}"]
+    )
+    def test_other_levels_are_refused(self, value: str):
+        assert "a mapping of at most 100 modules" in one_problem(overrides=(f"log_levels={value}",))
+
+    def test_namespaces_are_a_list_of_different_texts(self):
+        assert load(None, {}, ["telemetry.namespaces=[a, b]"]).telemetry.namespaces == ("a", "b")
+
+    @pytest.mark.parametrize("value", ["a", "[a, a]", "[3]", "['']", "{a: b}", str(["x" * 257]), str(list("ab" * 51))])
+    def test_other_namespaces_are_refused(self, value: str):
+        assert "a list of at most 100 different texts" in one_problem(overrides=(f"telemetry.namespaces={value}",))
 
 
 class TestPolicies:

@@ -11,7 +11,7 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-from gpuarbiter_server.telemetry.tracing import Ids
+from gpuarbiter_server.telemetry.span_maker import Ids
 
 _QUEUE = "OTEL_BSP_MAX_QUEUE_SIZE"
 _DEFAULT_QUEUE = 2048

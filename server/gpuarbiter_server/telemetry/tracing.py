@@ -13,18 +13,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from opentelemetry import trace
-from opentelemetry.context import Context
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import Decision
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import Link, SpanContext
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from opentelemetry.util.types import AttributeValue
 
 from gpuarbiter_server.core.effects import Place, Recorded
 from gpuarbiter_server.core.model import EventType
 from gpuarbiter_server.telemetry import spans
 from gpuarbiter_server.telemetry.series import Exemplar
+from gpuarbiter_server.telemetry.span_maker import Event, SpanMaker
 
 ACQUIRE = "gpu_lease.acquire"
 HOLD = "gpu_lease.hold"
@@ -45,27 +42,7 @@ _EVENTS = frozenset(
     }
 )
 
-_NOWHERE = Context()
 _propagator = TraceContextTextMapPropagator()
-
-
-class Ids(RandomIdGenerator):
-    """Random ids, but for those that were reserved."""
-
-    def __init__(self) -> None:
-        self._reserved: SpanContext | None = None
-
-    def reserve(self, context: SpanContext | None) -> None:
-        """The next span gets the ids of this context, as far as it is free to choose."""
-        self._reserved = context
-
-    def generate_span_id(self) -> int:
-        """A reserved one, or a random one."""
-        return self._reserved.span_id if self._reserved else super().generate_span_id()
-
-    def generate_trace_id(self) -> int:
-        """A reserved one, or a random one."""
-        return self._reserved.trace_id if self._reserved else super().generate_trace_id()
 
 
 @dataclass(slots=True)
@@ -76,7 +53,7 @@ class _Hold:
     # Whose child it is.
     parent: SpanContext
     acquire: SpanContext
-    events: list[tuple[str, int, dict[str, AttributeValue]]] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
 
 
 class Traces:
@@ -86,10 +63,7 @@ class Traces:
     """
 
     def __init__(self, provider: TracerProvider, uuids: Mapping[str, str], wall: Callable[[], int]) -> None:
-        assert isinstance(provider.id_generator, Ids)
-        self._ids = provider.id_generator
-        self._sampler = provider.sampler
-        self._tracer = provider.get_tracer("gpu-arbiter")
+        self._spans = SpanMaker(provider)
         self._uuids = uuids
         self._wall = wall
         # By the number of the request, where it stood, and the holds that were in its way.
@@ -135,7 +109,7 @@ class Traces:
         caller = _caller_of(recorded)
         acquire = self._acquired(recorded, caller)
         if acquire is not None:
-            own = SpanContext(acquire.trace_id, self._ids.generate_span_id(), is_remote=False, trace_flags=_SAMPLED)
+            own = self._spans.reserve(acquire.trace_id)
             self._holds[recorded.lease_id] = _Hold(own, caller or acquire, acquire)
 
     def _refused(self, recorded: Recorded) -> None:
@@ -144,16 +118,16 @@ class Traces:
     def _acquired(self, recorded: Recorded, caller: SpanContext | None) -> SpanContext | None:
         """Makes the span of a request that is decided; None: it is not sampled."""
         place, links = self._waiting.pop(recorded.number, (None, []))
-        trace_id = self._sampled(caller)
+        trace_id = self._spans.sampled(caller, ACQUIRE)
         if trace_id is None:
             return None
         attempt = (recorded.holder.client_id if recorded.holder else "", recorded.request_id)
         before = self._attempts.pop(attempt, None)
         if before is not None:
             links = [*links, Link(before, {"gpu_arbiter.link": "retry_of"})]
-        own = SpanContext(trace_id, self._ids.generate_span_id(), is_remote=False, trace_flags=_SAMPLED)
+        own = self._spans.reserve(trace_id)
         now = self._wall()
-        self._make(
+        self._spans.make(
             ACQUIRE,
             own,
             caller,
@@ -163,6 +137,7 @@ class Traces:
             links=links,
             error=spans.refusal(recorded),
         )
+        self._show(own)
         _remember(self._attempts, attempt, own)
         return own
 
@@ -171,8 +146,8 @@ class Traces:
     def _recovered(self, recorded: Recorded) -> None:
         """A lease of before a restart: its acquire is told already, its caller is known from the journal."""
         caller = _caller_of(recorded)
-        if caller is not None and self._sampled(caller) is not None:
-            own = SpanContext(caller.trace_id, self._ids.generate_span_id(), is_remote=False, trace_flags=_SAMPLED)
+        if caller is not None and self._spans.sampled(caller, ACQUIRE) is not None:
+            own = self._spans.reserve(caller.trace_id)
             self._holds[recorded.lease_id] = _Hold(own, caller, caller)
 
     def _happened(self, recorded: Recorded) -> None:
@@ -188,7 +163,7 @@ class Traces:
             return
         now = self._wall()
         links = [] if hold.acquire is hold.parent else [Link(hold.acquire, {"gpu_arbiter.link": "acquired_by"})]
-        self._make(
+        self._spans.make(
             HOLD,
             hold.own,
             hold.parent,
@@ -199,14 +174,15 @@ class Traces:
             error=spans.bad_end(recorded),
             events=hold.events,
         )
+        self._show(hold.own)
         _remember(self._ended, recorded.lease_id, hold)
 
     def _memory_recovered(self, recorded: Recorded) -> None:
         hold = self._ended.get(recorded.lease_id)
         if hold is not None:
             now = self._wall()
-            own = SpanContext(hold.own.trace_id, self._ids.generate_span_id(), is_remote=False, trace_flags=_SAMPLED)
-            self._make(
+            own = self._spans.reserve(hold.own.trace_id)
+            self._spans.make(
                 MEMORY_RECOVERY,
                 own,
                 hold.parent,
@@ -216,48 +192,8 @@ class Traces:
                 links=[Link(hold.own, {"gpu_arbiter.link": "recovers_from"})],
             )
 
-    # -- spans --
-
-    def _sampled(self, caller: SpanContext | None) -> int | None:
-        """The trace that a new span belongs to; None: it is not sampled."""
-        trace_id = caller.trace_id if caller else self._ids.generate_trace_id()
-        result = self._sampler.should_sample(_under(caller), trace_id, ACQUIRE, SpanKind.INTERNAL)
-        return trace_id if result.decision is Decision.RECORD_AND_SAMPLE else None
-
-    def _make(
-        self,
-        name: str,
-        own: SpanContext,
-        parent: SpanContext | None,
-        *,
-        start: int,
-        end: int,
-        attributes: dict[str, AttributeValue],
-        links: list[Link],
-        error: tuple[str, str] | None = None,
-        events: list[tuple[str, int, dict[str, AttributeValue]]] | None = None,
-    ) -> None:
-        if error is not None:
-            attributes["error.type"], _ = error
-        self._ids.reserve(own)
-        try:
-            span = self._tracer.start_span(
-                name, context=_under(parent), attributes=attributes, links=links, start_time=start
-            )
-        finally:
-            self._ids.reserve(None)
-        for happened, at, facts in events or ():
-            span.add_event(happened, facts, at)
-        if error is not None:
-            span.set_status(Status(StatusCode.ERROR, error[1]))
-        span.end(end)
-        self._show(own)
-
     def _show(self, context: SpanContext) -> None:
         self._current = f"{context.trace_id:032x}", f"{context.span_id:016x}"
-
-
-_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 
 def _caller_of(recorded: Recorded) -> SpanContext | None:
@@ -267,11 +203,6 @@ def _caller_of(recorded: Recorded) -> SpanContext | None:
     carrier = {"traceparent": recorded.traceparent, "tracestate": recorded.tracestate}
     caller = trace.get_current_span(_propagator.extract(carrier)).get_span_context()
     return caller if caller.is_valid else None
-
-
-def _under(parent: SpanContext | None) -> Any:
-    """The context in which a span has this parent, or none."""
-    return trace.set_span_in_context(trace.NonRecordingSpan(parent or trace.INVALID_SPAN_CONTEXT), _NOWHERE)
 
 
 def _nanoseconds(seconds: float | None) -> int:

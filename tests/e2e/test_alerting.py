@@ -12,7 +12,10 @@ from e2e.harness import shipped
 from e2e.harness.arbiters import holds
 from e2e.harness.client import Client
 from e2e.harness.prometheus import Alertmanager, Prometheus
+from e2e.harness.waiting import eventually
 from e2e.harness.webhook import Webhook
+from gpuarbiter.v1 import lease_pb2
+from support import messages
 from support.process import Arbiterd
 
 pytestmark = [pytest.mark.tool("prometheus"), pytest.mark.tool("prometheus-alertmanager")]
@@ -20,8 +23,8 @@ pytestmark = [pytest.mark.tool("prometheus"), pytest.mark.tool("prometheus-alert
 Start = Callable[..., Arbiterd]
 Connect = Callable[[Arbiterd], Client]
 Watch = Callable[[Arbiterd], Prometheus]
-# Who overstays is asked to yield, and never made to.
-OVERSTAYS = "policies.SHORT={max_hold: 100ms, watchdog: {grace: 100ms, revoke: false}}"
+# Who overstays is asked to yield and never made to, or is not even asked.
+WATCHDOGS = {"asks": "{grace: 100ms, revoke: false}", "warns": "{yield: false, revoke: false}"}
 
 
 @pytest.fixture
@@ -48,10 +51,11 @@ def watch(pager: Webhook, tool: Callable[[str], str], tmp_path: Path) -> Iterato
             each.close()
 
 
+@pytest.mark.parametrize("watchdog", WATCHDOGS.values(), ids=WATCHDOGS)
 async def test_a_holder_that_hangs_pages_and_its_end_is_told(
-    arbiterd: Start, connect: Connect, watch: Watch, pager: Webhook
+    watchdog: str, arbiterd: Start, connect: Connect, watch: Watch, pager: Webhook
 ):
-    arbiter = arbiterd(OVERSTAYS, "gpus=sim:2x24GiB")
+    arbiter = arbiterd(f"policies.SHORT={{max_hold: 100ms, watchdog: {watchdog}}}", "gpus=sim:2x24GiB")
     prometheus = watch(arbiter)
     client = connect(arbiter)
     stream = client.acquire("SHORT", client="overstays", candidates=["gpu:1"])
@@ -100,4 +104,25 @@ async def test_an_arbiter_that_is_away_pages_and_its_return_is_told(arbiterd: St
     again = arbiterd(f"listen.http={arbiter.http}")
     assert again.http == arbiter.http
     await holds(lambda: pager.told("resolved", down), "the word that it is back")
+    assert prometheus.problems() == []
+
+
+async def test_every_recording_rule_has_a_value_while_there_is_work(arbiterd: Start, connect: Connect, watch: Watch):
+    arbiter = arbiterd("policies.ASR={priority: 90}", "gpus=sim:2x24GiB", "telemetry.namespaces=[team-a]")
+    prometheus = watch(arbiter)
+    client = connect(arbiter)
+    names = {rule["record"] for group in shipped.groups() for rule in group["rules"] if "record" in rule}
+    report = {"result": lease_pb2.WORK_RESULT_OK, "device": lease_pb2.WORK_DEVICE_GPU}
+
+    async def work() -> set[str]:
+        who = messages.holder("worker", namespace="team-a")
+        lease = await client.acquire("ASR", who).granted()
+        await client.release(lease, report=report)
+        return names - {sample["metric"]["__name__"] for sample in prometheus.query('{__name__=~".+:gpu_arbiter_.+"}')}
+
+    async def all_have() -> bool:
+        return not await work()
+
+    await eventually(all_have, "a value of every recording rule")
+    # With real series, too, what is matched with each other goes together.
     assert prometheus.problems() == []

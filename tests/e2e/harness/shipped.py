@@ -31,6 +31,11 @@ def prometheus(folder: Path, arbiter: str, alertmanager: str) -> dict[str, Any]:
     return config
 
 
+def groups() -> list[dict[str, Any]]:
+    """The groups of all rules, as they are shipped."""
+    return [group for path in sorted(DEPLOY.glob("prometheus/rules/*.yml")) for group in _load(path)["groups"]]
+
+
 def alertmanager(webhook: str) -> dict[str, Any]:
     """The configuration of Alertmanager, with everybody at one address, each at the path that it has."""
     config = _load(DEPLOY / "alertmanager/alertmanager.yml")

@@ -124,5 +124,6 @@ async def test_every_recording_rule_has_a_value_while_there_is_work(arbiterd: St
         return not await work()
 
     await eventually(all_have, "a value of every recording rule")
-    # With real series, too, what is matched with each other goes together.
+    # With real series, too, what is matched goes together; and of an arbiter that is well nothing is told.
     assert prometheus.problems() == []
+    assert [each["labels"] for each in prometheus.alerts() if each["state"] == "firing"] == []

@@ -2,10 +2,11 @@
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,8 @@ class Server:
     name: str
     pid: int
     target: str
+    # Where it answers HTTP, as host:port.
+    http: str = ""
 
     def cpu_seconds(self) -> float:
         """CPU time of all its threads so far, from the scheduler's own nanosecond accounting."""
@@ -37,13 +40,16 @@ def floor() -> Iterator[Server]:
     """The bare server."""
     with tempfile.TemporaryDirectory() as folder:
         socket = f"{folder}/floor.sock"
-        with _running([sys.executable, "-m", "bench.floor", socket], {}) as process:
+        with running([sys.executable, "-m", "bench.floor", socket]) as (process, _):
             yield Server("floor", process.pid, f"unix:{socket}")
 
 
 @contextlib.contextmanager
-def arbiter(*settings: str) -> Iterator[Server]:
-    """The arbiter with one configured exclusive GPU and a durable journal, unless the settings say otherwise."""
+def arbiter(*settings: str, environment: Mapping[str, str] | None = None, log: Path | None = None) -> Iterator[Server]:
+    """The arbiter with one configured exclusive GPU and a durable journal, unless the settings say otherwise.
+
+    log: a file for what it logs; None: where ours goes.
+    """
     with tempfile.TemporaryDirectory() as folder:
         socket = f"{folder}/arbiter.sock"
         said = [
@@ -56,18 +62,26 @@ def arbiter(*settings: str) -> Iterator[Server]:
         ]
         flags = [part for setting in said for part in ("--set", setting)]
         command = [sys.executable, "-m", "gpuarbiter_server.cli", "serve", *flags]
-        with _running(command, {"XDG_RUNTIME_DIR": folder}) as process:
-            yield Server("arbiter", process.pid, f"unix:{socket}")
+        with running(command, {"XDG_RUNTIME_DIR": folder, **(environment or {})}, log) as (process, said_ready):
+            http = re.search(r"http (\S+?:\d+)", said_ready)
+            yield Server("arbiter", process.pid, f"unix:{socket}", http[1] if http else "")
 
 
 @contextlib.contextmanager
-def _running(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """A process from its line on stdout that it is ready until the end of the block."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | environment)
-    try:
-        if not (process.stdout and process.stdout.readline()):
-            raise RuntimeError(f"{' '.join(command)} did not start")
-        yield process
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
+def running(
+    command: list[str], environment: Mapping[str, str] | None = None, log: Path | None = None
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A process and its line on stdout that it is ready, from then until the end of the block."""
+    with contextlib.ExitStack() as stack:
+        stderr = stack.enter_context(log.open("w")) if log else None
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=stderr, text=True, env={**os.environ, **(environment or {})}
+        )
+        try:
+            ready = process.stdout.readline() if process.stdout else ""
+            if not ready:
+                raise RuntimeError(f"{' '.join(command)} did not start")
+            yield process, ready
+        finally:
+            process.terminate()
+            process.wait(timeout=20)

@@ -62,7 +62,7 @@ def main() -> None:
     export = Export("bench", "bench")
     traces = Traces(export.provider, {spec.key: spec.uuid for spec in world.specs}, time.time_ns)
     metrics = Metrics(world.known, monotonic, lambda: traces.current)
-    log = logs.EventLog(lambda: traces.current)
+    log = logs.EventLog(writer, lambda: traces.current)
     counters = Counters(metrics)
 
     def cost(observers: Sequence[Observe], beside: Callable[[], None], pause: float) -> float:

@@ -61,7 +61,8 @@ class Scraped:
 
     def snapshot(self) -> float:
         """Seconds of the two looks at the core that a page begins its gauges with."""
-        return _seconds(lambda: (self.world.sources.snapshot(), self.world.sources.waiters(1000)))
+        census = self.world.sources.census()
+        return _seconds(lambda: (census.waiters(str, 1000), census.leases(str), census.gpus()))
 
 
 def small(*, quick: bool) -> tuple[str, ...]:

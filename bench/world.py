@@ -43,12 +43,11 @@ class World:
         )
         self.sources = Sources(
             "bench",
-            snapshot=lambda: self.arbiter.snapshot(monotonic(), max_tickets=0),
-            waiters=self.arbiter.waiters,
+            census=lambda: self.arbiter.census(monotonic()),
             wall=wall,
         )
         self.look()
-        while len(self.arbiter.waiters(waiters)) < waiters:
+        while self.arbiter.snapshot(monotonic(), max_tickets=1).queue_length < waiters:
             self._heed(self._acquire())
 
     def look(self, *gpus: str) -> list[Effect]:

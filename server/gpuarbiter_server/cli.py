@@ -114,7 +114,9 @@ def _serve(parsed: argparse.Namespace) -> int:
     logs.configure(settings.log_level, settings.log_levels, settings.log_format)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(app.serve(settings, ready=lambda where: _say(f"gpu-arbiterd is ready: {where}")))
+            runner.run(
+                app.serve(settings, log_writer=writer, ready=lambda where: _say(f"gpu-arbiterd is ready: {where}"))
+            )
     except app.StartError as error:
         _say(f"gpu-arbiterd cannot start: {error}", sys.stderr)
         return 1

@@ -170,17 +170,3 @@ def test_the_order_is_that_of_the_snapshot() -> None:
     assert [ticket.request_id for ticket in world.snapshot().queue] == ["high", "both", "low"]
     assert [stream.waiting for stream in (low, high, both)] == [True] * 3
     assert all(holder.held for holder in holders)
-
-
-def test_a_scrape_sees_the_head_of_the_queue_in_its_order() -> None:
-    world = World(gpus(2), settings(policy=PATIENT))
-    for name in ("gpu:0", "gpu:1"):
-        world.acquire(candidates=(name,))
-    world.acquire(task_type="LOW", priority=1, candidates=("gpu:0",))
-    world.advance(1.0)
-    world.acquire(task_type="HIGH", priority=9)
-    high, low = world.arbiter.waiters(5)
-    assert (high.task_type, high.gpus, high.reason) == ("HIGH", {"gpu:0", "gpu:1"}, WaitReason.GPU_BUSY)
-    assert (low.task_type, low.gpus, low.reason) == ("LOW", {"gpu:0"}, WaitReason.GPU_BUSY)
-    assert high.enqueued_at - low.enqueued_at == 1.0
-    assert world.arbiter.waiters(1) == (high,)

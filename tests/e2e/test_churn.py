@@ -24,8 +24,8 @@ Start = Callable[..., Arbiterd]
 Connect = Callable[[Arbiterd], Client]
 
 ROUNDS = 20 if soak.wanted() else 10
-# What is remembered of requests that are over, so that late calls can be answered, costs so much each and is bounded by
-# number. The long form begins with that many, so that little is added.
+# What is remembered of leases and requests that are over, so that late calls can be answered, costs so much each and
+# is bounded by number. The long form begins with that many of both, so that nothing is added.
 KIB_PER_REMEMBERED = 1.5
 # grpcio 1.85 does not free the batch of operations of a call that is cancelled while one is under way: 80 bytes and
 # malloc's own for each operation (github.com/grpc/grpc/issues/43360). A bare server loses 90 bytes a call.

@@ -135,8 +135,7 @@ class InProcess:
         self.runtime = Runtime(self.arbiter, clock=self.clock, observers=seeing, stall=math.inf)
         sources = Sources(
             VERSION,
-            snapshot=lambda: self.runtime.snapshot(max_tickets=0),
-            waiters=self.runtime.waiters,
+            census=self.runtime.census,
             wall=wall,
             nvml_errors=self.nvml_errors,
             spans_dropped=self.export.dropped if self.export else lambda: 0,

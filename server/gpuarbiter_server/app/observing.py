@@ -16,6 +16,7 @@ from gpuarbiter_server.runtime.runtime import Observer
 from gpuarbiter_server.runtime.threads import within
 from gpuarbiter_server.store.history import History
 from gpuarbiter_server.telemetry import logs, otlp
+from gpuarbiter_server.telemetry.log_writer import LogWriter
 from gpuarbiter_server.telemetry.metrics import Metrics
 from gpuarbiter_server.telemetry.sources import Known, TaskType
 
@@ -35,7 +36,12 @@ class Observing:
 
 
 def observe(
-    config: Config, specs: Iterable[GpuSpec], about: About, history_file: Path | None, stack: contextlib.AsyncExitStack
+    config: Config,
+    specs: Iterable[GpuSpec],
+    about: About,
+    history_file: Path | None,
+    log_writer: LogWriter,
+    stack: contextlib.AsyncExitStack,
 ) -> Observing:
     """Builds and starts everything that observes."""
     specs = list(specs)
@@ -50,7 +56,7 @@ def observe(
     stack.push_async_callback(history.close)
     if not otlp.wanted():
         metrics = Metrics(known(config, specs), monotonic)
-        return Observing(history, metrics, (history, metrics, logs.EventLog()), lambda: 0)
+        return Observing(history, metrics, (history, metrics, logs.EventLog(log_writer)), lambda: 0)
     # OpenTelemetry takes a third of a second to import: only those pay who have use for it.
     from gpuarbiter_server.telemetry.export import Export
     from gpuarbiter_server.telemetry.tracing import Traces
@@ -59,7 +65,7 @@ def observe(
     stack.push_async_callback(_close, export.close)
     traces = Traces(export.provider, {spec.key: spec.uuid for spec in specs}, time.time_ns)
     metrics = Metrics(known(config, specs), monotonic, lambda: traces.current)
-    observers = (history, traces, metrics, logs.EventLog(lambda: traces.current))
+    observers = (history, traces, metrics, logs.EventLog(log_writer, lambda: traces.current))
     return Observing(history, metrics, observers, export.dropped)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import secrets
 import signal
@@ -38,6 +39,7 @@ from gpuarbiter_server.runtime.local_machine import LocalMachine
 from gpuarbiter_server.runtime.runtime import Runtime
 from gpuarbiter_server.telemetry import logs
 from gpuarbiter_server.telemetry.gauges import Gauges
+from gpuarbiter_server.telemetry.log_writer import LogWriter
 from gpuarbiter_server.telemetry.page import Page
 from gpuarbiter_server.telemetry.sources import Sources
 from gpuarbiter_server.web import app as web
@@ -48,7 +50,7 @@ log = logging.getLogger(__name__)
 _LAST_COMMIT = 5.0
 
 
-async def serve(config: Config, *, ready: Callable[[Addresses], None]) -> None:
+async def serve(config: Config, *, log_writer: LogWriter, ready: Callable[[Addresses], None]) -> None:
     """Runs an arbiter until it is told to stop; StartError when it cannot start."""
     quiet.hush()
     loop = asyncio.get_running_loop()
@@ -59,7 +61,10 @@ async def serve(config: Config, *, ready: Callable[[Addresses], None]) -> None:
         kept = keep(config, stack)
         backend, specs = await gpus.find(config)
         stack.push_async_callback(gpus.close, backend)
-        server = await _assemble(config, kept, backend, specs, stack)
+        server = await _assemble(config, kept, backend, specs, log_writer, stack)
+        # What is there now stays: the garbage collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
         ready(server.addresses)
         await stop.wait()
         stop.clear()
@@ -92,7 +97,12 @@ class _Server:
 
 
 async def _assemble(
-    config: Config, kept: Kept, backend: GpuBackend, specs: list[GpuSpec], stack: contextlib.AsyncExitStack
+    config: Config,
+    kept: Kept,
+    backend: GpuBackend,
+    specs: list[GpuSpec],
+    log_writer: LogWriter,
+    stack: contextlib.AsyncExitStack,
 ) -> _Server:
     """Builds and starts everything; what was started is stopped by the stack."""
     started_at = monotonic()
@@ -107,7 +117,7 @@ async def _assemble(
         instance_id=about.instance_id,
         tokens_until=beginning.tokens_until,
     )
-    observing = observe(config, specs, about, kept.history, stack)
+    observing = observe(config, specs, about, kept.history, log_writer, stack)
     metrics, observers = observing.metrics, observing.observers
     for observer in observers:
         detail = f"instance {about.instance_id}, epoch {about.epoch}, version {__version__}"
@@ -120,8 +130,7 @@ async def _assemble(
     runtime = Runtime(arbiter, clock=monotonic, observers=observers, journal=journal, on_serving=readiness.serving)
     sources = Sources(
         __version__,
-        snapshot=lambda: runtime.snapshot(max_tickets=0),
-        waiters=runtime.waiters,
+        census=runtime.census,
         wall=wall,
         nvml_errors=backend.errors if isinstance(backend, NvmlBackend) else {},
         spans_dropped=observing.spans_dropped,

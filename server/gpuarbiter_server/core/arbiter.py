@@ -24,6 +24,7 @@ from gpuarbiter_server.core import (
     withdrawal,
 )
 from gpuarbiter_server.core import events as ev
+from gpuarbiter_server.core.census import Census
 from gpuarbiter_server.core.effects import Effect, Failed
 from gpuarbiter_server.core.errors import ArbiterError
 from gpuarbiter_server.core.granting import schedule
@@ -32,7 +33,7 @@ from gpuarbiter_server.core.model import GpuSpec
 from gpuarbiter_server.core.policy import Settings
 from gpuarbiter_server.core.state import State
 from gpuarbiter_server.core.timers import Clock
-from gpuarbiter_server.core.views import SnapshotView, WaiterView
+from gpuarbiter_server.core.views import SnapshotView
 
 _HANDLERS: dict[type, Callable[[State, Any, float], None]] = {
     ev.Acquire: requests.acquire,
@@ -138,9 +139,9 @@ class Arbiter:
         """The state for people and dashboards; ArbiterError UNKNOWN_GPU for a name that is none."""
         return snapshots.snapshot(self._state, now, gpus=gpus, max_tickets=max_tickets)
 
-    def waiters(self, most: int) -> tuple[WaiterView, ...]:
-        """The first so many waiting requests, in the order of the queue."""
-        return snapshots.waiters(self._state, most)
+    def census(self, now: float) -> Census:
+        """The state in figures, for scrapes."""
+        return Census(self._state, now)
 
     def _settle(self, now: float) -> None:
         """Draws the consequences of what has just been done."""

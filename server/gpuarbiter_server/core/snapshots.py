@@ -6,10 +6,9 @@ from gpuarbiter_server.core.clocks import ttl_remaining
 from gpuarbiter_server.core.explain import wait_reason
 from gpuarbiter_server.core.leases import Lease
 from gpuarbiter_server.core.ledger import Gpu
-from gpuarbiter_server.core.model import WaitReason
 from gpuarbiter_server.core.state import State
 from gpuarbiter_server.core.ticket import Ticket
-from gpuarbiter_server.core.views import GpuView, GrantView, LeaseView, SnapshotView, TicketView, WaiterView
+from gpuarbiter_server.core.views import GpuView, GrantView, LeaseView, SnapshotView, TicketView
 
 
 def lease_view(state: State, lease: Lease, now: float) -> LeaseView:
@@ -92,17 +91,4 @@ def snapshot(state: State, now: float, *, gpus: tuple[str, ...] = (), max_ticket
         leases=tuple(lease_view(state, lease, now) for lease in state.leases.live.values()),
         queue=tuple(ticket_view(state, ticket) for ticket in islice(state.queue.in_order(), max_tickets)),
         queue_length=len(state.queue),
-    )
-
-
-def waiters(state: State, most: int) -> tuple[WaiterView, ...]:
-    """The first so many waiting requests, in the order of the queue."""
-    return tuple(
-        WaiterView(
-            ticket.request.task_type,
-            ticket.lane.keys if ticket.lane else frozenset(),
-            ticket.told_reason or WaitReason.QUEUE_ORDER,
-            ticket.enqueued_at,
-        )
-        for ticket in islice(state.queue.in_order(), most)
     )

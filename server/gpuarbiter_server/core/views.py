@@ -4,7 +4,6 @@ Times that end in `_at` are the core's monotonic seconds; whoever shows them to 
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from gpuarbiter_server.core.model import (
     GpuHealth,
@@ -84,16 +83,6 @@ class TicketView:
     context: WorkContext
     candidates: tuple[str, ...]
     count: int
-
-
-class WaiterView(NamedTuple):
-    """A waiting request in as few words as a scrape needs."""
-
-    task_type: str
-    gpus: frozenset[str]
-    # As its client was told last.
-    reason: WaitReason
-    enqueued_at: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from gpuarbiter_server.core import effects as fx
 from gpuarbiter_server.core.arbiter import Arbiter
+from gpuarbiter_server.core.census import Census
 from gpuarbiter_server.core.errors import ArbiterError, ErrorReason
 from gpuarbiter_server.core.events import (
     Acquire,
@@ -28,7 +29,7 @@ from gpuarbiter_server.core.events import (
     StreamClosed,
     Tick,
 )
-from gpuarbiter_server.core.views import SnapshotView, WaiterView
+from gpuarbiter_server.core.views import SnapshotView
 from gpuarbiter_server.runtime.journal_writer import JournalWriter
 from gpuarbiter_server.runtime.machine import Machine
 
@@ -167,9 +168,9 @@ class Runtime:
         """The state now; ArbiterError UNKNOWN_GPU for a name that is none."""
         return self._arbiter.snapshot(self._clock(), gpus=gpus, max_tickets=max_tickets)
 
-    def waiters(self, most: int) -> tuple[WaiterView, ...]:
-        """The first so many waiting requests, in the order of the queue."""
-        return self._arbiter.waiters(most)
+    def census(self) -> Census:
+        """The state in figures, for scrapes."""
+        return self._arbiter.census(self._clock())
 
     async def changed_since(self, revision: int) -> None:
         """Returns when the state is no longer that of this revision."""

@@ -4,15 +4,18 @@ Formats: prometheus.io/docs/instrumenting/exposition_formats (0.0.4), and OpenMe
 """
 
 from collections.abc import Iterable, Iterator
+from time import perf_counter
 
 from gpuarbiter_server.telemetry.series import Family
 
 CLASSIC = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
-# A page is handed out in parts of so many characters, so that a long one does not hold the interpreter: a line has
-# about 90, and takes about a third of a microsecond, ten times that where it has to be made anew.
+# A page is handed out in parts, so that a long one does not hold the interpreter: of so many characters (a line has
+# about 90, and takes about a third of a microsecond, ten times that where it has to be made anew), and after a family
+# that took so long.
 _PART = 40_000
+_PART_SECONDS = 0.0003
 
 
 def content_type(accept: str) -> str:
@@ -29,7 +32,7 @@ def content_type(accept: str) -> str:
 def parts(families: Iterable[Family], *, openmetrics: bool) -> Iterator[bytes]:
     """The page in parts, each made when it is asked for."""
     lines: list[str] = []
-    length = 0
+    length, began = 0, perf_counter()
     for family in families:
         metric = family.metric
         if openmetrics:
@@ -43,7 +46,10 @@ def parts(families: Iterable[Family], *, openmetrics: bool) -> Iterator[bytes]:
             length += len(line)
             if length > _PART:
                 yield "".join(lines).encode()
-                lines, length = [], 0
+                lines, length, began = [], 0, perf_counter()
+        if perf_counter() - began > _PART_SECONDS:
+            yield "".join(lines).encode()
+            lines, length, began = [], 0, perf_counter()
     if openmetrics:
         lines.append("# EOF\n")
     yield "".join(lines).encode()

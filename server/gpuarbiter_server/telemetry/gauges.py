@@ -1,11 +1,11 @@
 """What is so at the moment of a scrape. A gauge of something that is not read any more is absent, not stale."""
 
 from collections import Counter as Tally
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from gpuarbiter_server.core.census import Leases, Waiters
 from gpuarbiter_server.core.model import GpuHealth, GpuSpec
-from gpuarbiter_server.core.views import GpuView, LeaseView, SnapshotView, WaiterView
+from gpuarbiter_server.core.views import GpuView, LeaseView
 from gpuarbiter_server.telemetry import catalogue as cat
 from gpuarbiter_server.telemetry.series import Facts, Family, Values
 from gpuarbiter_server.telemetry.sources import Known, Sources, TaskType
@@ -46,6 +46,7 @@ _READINGS = {
     cat.GPU_TEMPERATURE: "temperature_celsius",
     cat.GPU_CLOCK: "sm_clock_hertz",
 }
+_SHOWN_AT_0 = (cat.LEASES, cat.WAITERS)
 _POLICIES: dict[cat.Metric, Callable[[TaskType], float]] = {
     cat.HOLD_LIMIT: lambda task: task.max_hold,
     cat.WAIT_OBJECTIVE: lambda task: task.wait_objective,
@@ -58,30 +59,32 @@ class Gauges:
 
     def __init__(self, known: Known, sources: Sources) -> None:
         self._sources = sources
-        families = (cat.LEASES, cat.WAITERS, cat.OLDEST_WAITER, cat.OLDEST_LEASE, cat.LEASE_MEMORY_USED)
+        families = (cat.OLDEST_WAITER, cat.OLDEST_LEASE, cat.LEASE_MEMORY_USED)
         gpus = (*_LEDGER, *_READINGS, cat.GPU_PROCESSES, cat.NVML_UP, *_POLICIES)
         self._values = {metric: Values(metric, start=None) for metric in (*families, *gpus)}
+        self._values |= {metric: Values(metric) for metric in _SHOWN_AT_0}
         self.configure(known)
 
     def configure(self, known: Known) -> None:
         """What the labels can be from now on; a label set that is not known any more is not shown unless it is met."""
         self._known = known
-        for metric in (cat.LEASES, cat.WAITERS):
+        # By metric, the label sets that had a figure at the last scrape.
+        self._shown: dict[cat.Metric, frozenset[tuple[str, ...]]] = {}
+        for metric in _SHOWN_AT_0:
             self._values[metric].clear()
             self._values[metric].expect(*(known.values(label) for label in metric.labels))
 
     def families(self) -> Iterator[Family]:
-        """All of them, of one moment."""
-        view, waiters = self._sources.snapshot(), self._sources.waiters(_TOLD_APART)
+        """All of them, each of the moment that it is asked for."""
+        census = self._sources.census()
         yield Facts(cat.BUILD_INFO, [((self._sources.version,), 1)])
-        yield self._set(cat.NVML_UP, {(): float(view.nvml_up)})
+        yield self._set(cat.NVML_UP, {(): float(census.nvml_up)})
         for metric, figure in _POLICIES.items():
             yield self._set(metric, self._known.by_task(figure))
-        yield self._set(cat.LEASES, self._leases(view.leases), absent=0)
-        yield self._set(cat.WAITERS, self._waiters(view, waiters), absent=0)
-        yield from self._oldest(view, waiters)
-        yield self._set(cat.LEASE_MEMORY_USED, self._used_by_leases(view.leases))
-        shown = view.leases[:_MOST_LEASES] if self._known.lease_info else ()
+        since_1970 = self._sources.wall() - census.now
+        yield from self._waiters(census.waiters(self._known.task, _TOLD_APART), since_1970)
+        yield from self._leases(census.leases(self._known.task), since_1970)
+        shown = census.lease_views(_MOST_LEASES) if self._known.lease_info else ()
         facts = ((self._facts(lease, grant.spec), 1) for lease in shown for grant in lease.gpus)
         yield Facts(cat.LEASE_INFO, facts)
         yield Facts(
@@ -93,64 +96,47 @@ class Gauges:
                 if grant.observed_bytes is not None
             ),
         )
-        yield from self._gpus(view.gpus)
+        yield from self._gpus(census.gpus())
         yield Facts(cat.SPANS_DROPPED, [((), float(self._sources.spans_dropped()))])
         errors = dict(self._sources.nvml_errors)
         yield Facts(cat.NVML_ERRORS, ((labels, float(count)) for labels, count in errors.items()))
 
     def _set(self, metric: cat.Metric, figures: Figures, *, absent: float | None = None) -> Values:
-        """A family as these figures have it; what is not among them is `absent`."""
+        """A family as these figures have it; what is not among them any more is `absent`."""
         values = self._values[metric]
-        for labels, value in values.items():
-            value.set(figures.get(labels, absent))
-        for labels in figures.keys() - values.keys():
-            values[labels].set(figures[labels])
+        for labels in self._shown.get(metric, frozenset()) - figures.keys():
+            values[labels].set(absent)
+        for labels, figure in figures.items():
+            values[labels].set(figure)
+        self._shown[metric] = frozenset(figures)
         return values
 
-    def _leases(self, leases: Iterable[LeaseView]) -> Figures:
-        return Tally(
-            (grant.spec.key, self._known.task(lease.task_type), lease.state.name.lower())
-            for lease in leases
-            for grant in lease.gpus
-        )
-
-    def _waiters(self, view: SnapshotView, waiters: Iterable[WaiterView]) -> Figures:
-        every = {gpu.spec.key for gpu in view.gpus}
+    def _waiters(self, groups: Iterable[Waiters], since_1970: float) -> Iterator[Family]:
         counts: Tally[tuple[str, ...]] = Tally()
-        told_apart: Tally[str] = Tally()
-        for waiter in waiters:
-            told_apart.update(waiter.gpus)
-            task, reason = self._known.task(waiter.task_type), waiter.reason.name.lower()
-            for key in self._known.anywhere if waiter.gpus == every else waiter.gpus:
-                counts[key, task, reason] += 1
-        for gpu in view.gpus:
-            behind = gpu.queue_length - told_apart[gpu.spec.key]
-            if behind:
-                counts[gpu.spec.key, cat.OTHER, "queue_order"] += behind
-        return counts
+        oldest: dict[tuple[str, ...], float] = {}
+        for group in groups:
+            anywhere = len(group.gpus) == len(self._known.gpus)
+            for gpu in self._known.anywhere if anywhere and group.task else group.gpus:
+                counts[gpu, group.task or cat.OTHER, group.reason.name.lower()] += group.number
+            if group.oldest_at is not None:
+                for gpu in group.gpus:
+                    _keep_least(oldest, gpu, group.oldest_at + since_1970)
+        yield self._set(cat.WAITERS, counts, absent=0)
+        yield self._set(cat.OLDEST_WAITER, oldest)
 
-    def _oldest(self, view: SnapshotView, waiters: Iterable[WaiterView]) -> Iterator[Family]:
-        since_1970 = self._sources.wall() - view.taken_at
-        enqueued: dict[str, float] = {}
-        for waiter in waiters:
-            for gpu in waiter.gpus:
-                enqueued[gpu] = min(waiter.enqueued_at, enqueued.get(gpu, waiter.enqueued_at))
-        granted: dict[str, float] = {}
-        for lease in view.leases:
-            for grant in lease.gpus:
-                key = grant.spec.key
-                granted[key] = min(lease.granted_at, granted.get(key, lease.granted_at))
-        for metric, oldest in ((cat.OLDEST_WAITER, enqueued), (cat.OLDEST_LEASE, granted)):
-            yield self._set(metric, {(gpu,): at + since_1970 for gpu, at in oldest.items()})
-
-    def _used_by_leases(self, leases: Iterable[LeaseView]) -> Figures:
-        used: defaultdict[tuple[str, ...], float] = defaultdict(float)
-        for lease in leases:
-            for grant in lease.gpus:
-                source = "reported" if grant.observed_bytes is None else "nvml"
-                amount = grant.declared_bytes if grant.observed_bytes is None else grant.observed_bytes
-                used[grant.spec.key, self._known.task(lease.task_type), source] += amount
-        return used
+    def _leases(self, groups: Iterable[Leases], since_1970: float) -> Iterator[Family]:
+        counts: dict[tuple[str, ...], float] = {}
+        oldest: dict[tuple[str, ...], float] = {}
+        used: Tally[tuple[str, ...]] = Tally()
+        for group in groups:
+            counts[group.gpu, group.task, group.state.name.lower()] = group.number
+            _keep_least(oldest, group.gpu, group.oldest_at + since_1970)
+            for source, amount in (("nvml", group.seen), ("reported", group.declared)):
+                if amount is not None:
+                    used[group.gpu, group.task, source] += amount
+        yield self._set(cat.LEASES, counts, absent=0)
+        yield self._set(cat.OLDEST_LEASE, oldest)
+        yield self._set(cat.LEASE_MEMORY_USED, used)
 
     def _facts(self, lease: LeaseView, spec: GpuSpec) -> tuple[str, ...]:
         holder = lease.holder
@@ -170,6 +156,10 @@ class Gauges:
         for metric, name in _READINGS.items():
             yield self._set(metric, {(gpu.spec.key,): getattr(gpu.reading, name) for gpu in read})
         yield self._set(cat.GPU_PROCESSES, _process_counts(read))
+
+
+def _keep_least(least: dict[tuple[str, ...], float], gpu: str, at: float) -> None:
+    least[gpu,] = min(at, least.get((gpu,), at))
 
 
 def _process_counts(gpus: Iterable[GpuView]) -> Figures:

@@ -1,43 +1,109 @@
 """What a log line looks like: for people with a terminal, or one JSON object for programs.
 
-Law: a record is one line, whatever is in it.
+Law: a record is one line, whatever is in it. What happens to leases comes often, and is put into words here; all
+other records go the way of structlog.
 """
 
 import json
 import logging
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from structlog.stdlib import ProcessorFormatter
 from structlog.typing import EventDict, WrappedLogger
 
+from gpuarbiter_server.core.effects import Recorded
+
 FORMATS = ("console", "json")
-# Where a record keeps its fields, by logging's `extra`.
-FIELDS = "fields"
-
-# How people read a number of seconds.
-_SECONDS = "_seconds"
+_EVENTS = "events"
 
 
-def formatter(form: str) -> logging.Formatter:
-    """The formatter of one of the FORMATS."""
+class Happened(NamedTuple):
+    """Something that happened to a lease, to be logged; at: seconds since 1970."""
+
+    at: float
+    level: str
+    recorded: Recorded
+    trace_id: str
+
+
+class Lines(NamedTuple):
+    """How lines are made."""
+
+    of_event: Callable[[Happened], str]
+    of_record: logging.Formatter
+
+
+def lines(form: str) -> Lines:
+    """Those of one of the FORMATS."""
     last = _json if form == "json" else _console
-    return ProcessorFormatter(
-        processors=[_facts, structlog.processors.format_exc_info, ProcessorFormatter.remove_processors_meta, last],
+    formatter = ProcessorFormatter(
+        processors=[_facts, structlog.processors.format_exc_info, ProcessorFormatter.remove_processors_meta, last]
     )
+    return Lines(_event_as_json if form == "json" else _event_for_people, formatter)
+
+
+# -- what happens to leases --
+
+
+def _fields(event: Happened) -> list[tuple[str, Any]]:
+    """What is known of it, and empty values for what is not."""
+    recorded = event.recorded
+    holder = recorded.holder
+    return [
+        ("task", recorded.task_type),
+        ("client", holder.client_id if holder else ""),
+        ("namespace", holder.namespace if holder else ""),
+        ("pod", holder.pod if holder else ""),
+        ("gpu", recorded.gpus),
+        ("lease", recorded.lease_id),
+        ("request", recorded.request_id),
+        ("wait_seconds", recorded.waited),
+        ("hold_seconds", recorded.held),
+        ("outcome", recorded.outcome),
+        ("end", recorded.end_reason.name if recorded.end_reason else ""),
+        ("yield", recorded.yield_reason.name if recorded.yield_reason else ""),
+        ("detail", recorded.detail),
+        ("trace_id", event.trace_id),
+    ]
+
+
+def _event_as_json(event: Happened) -> str:
+    said = {
+        "timestamp": _iso(event.at),
+        "level": event.level.lower(),
+        "logger": _EVENTS,
+        "event": event.recorded.type.name,
+    }
+    said.update((name, value) for name, value in _fields(event) if value not in ("", None, ()))
+    return json.dumps(said)
+
+
+def _event_for_people(event: Happened) -> str:
+    parts = [f"{_time_of_day(event.at)} {event.level} {_EVENTS}: {event.recorded.type.name}"]
+    for name, value in _fields(event):
+        if isinstance(value, float):
+            parts.append(f"{name.removesuffix('_seconds')}={value:.3f}s")
+        elif value:
+            parts.append(f"{name}={_word(','.join(value) if isinstance(value, tuple) else value)}")
+    return " ".join(parts)
+
+
+# -- everything else --
 
 
 def _facts(_logger: WrappedLogger, _name: str, said: EventDict) -> EventDict:
-    """What every line begins with, and the fields of the record."""
+    """What every line begins with, and what else is known of the record."""
     record: logging.LogRecord = said["_record"]
     begin = {
-        "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+        "timestamp": _iso(record.created),
         "level": record.levelname.lower(),
         "logger": record.name.removeprefix("gpuarbiter_server."),
         "event": said["event"],
     }
-    said.update(getattr(record, FIELDS, {}))
     return {**begin, **{key: value for key, value in said.items() if key not in begin}}
 
 
@@ -46,19 +112,45 @@ def _json(_logger: WrappedLogger, _name: str, said: EventDict) -> str:
 
 
 def _console(_logger: WrappedLogger, _name: str, said: EventDict) -> str:
-    time = datetime.fromisoformat(said.pop("timestamp")).astimezone().strftime("%H:%M:%S.%f")[:-3]
-    begin = f"{time} {said.pop('level').upper()} {said.pop('logger')}: {_printable(said.pop('event'))}"
-    exception = said.pop("exception", None)
-    fields = " ".join(_pair(key, value) for key, value in said.items())
-    return f"{begin} {fields}".rstrip() + (f"\n{exception}" if exception else "")
+    at = datetime.fromisoformat(said["timestamp"]).timestamp()
+    event = said["event"] if said["event"].isprintable() else said["event"].encode("unicode_escape").decode()
+    exception = said.get("exception")
+    begin = f"{_time_of_day(at)} {said['level'].upper()} {said['logger']}: {event}"
+    return f"{begin}\n{exception}" if exception else begin
 
 
-def _pair(key: str, value: Any) -> str:
-    if isinstance(value, float) and key.endswith(_SECONDS):
-        return f"{key.removesuffix(_SECONDS)}={value:.3f}s"
-    text = ",".join(value) if isinstance(value, tuple) else str(value)
-    return f"{key}={repr(text) if ' ' in text or not text.isprintable() else text}"
+# -- times and words --
 
 
-def _printable(text: str) -> str:
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
+class _Second:
+    """The text of the second that was asked for last: lines come many a second."""
+
+    def __init__(self, text: Callable[[int], str]) -> None:
+        self._make = text
+        self._at = -1
+        self._text = ""
+
+    def text(self, at: float) -> str:
+        """Of the second that this moment lies in, with its milliseconds."""
+        second, milliseconds = divmod(int(at * 1000), 1000)
+        if second != self._at:
+            self._at, self._text = second, self._make(second)
+        return f"{self._text}.{milliseconds:03d}"
+
+
+# Lines are made by one thread.
+_day = _Second(lambda second: time.strftime("%H:%M:%S", time.localtime(second)))
+_utc = _Second(lambda second: datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S"))
+
+
+def _time_of_day(at: float) -> str:
+    return _day.text(at)
+
+
+def _iso(at: float) -> str:
+    return f"{_utc.text(at)}+00:00"
+
+
+def _word(text: str) -> str:
+    """A value that is more than a word in quotes; what would break the line, escaped."""
+    return text if text.isprintable() and " " not in text else repr(text)

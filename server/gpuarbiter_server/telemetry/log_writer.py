@@ -1,4 +1,4 @@
-"""Log lines on their way out: who logs hands a record over and goes on, a thread writes.
+"""Log lines on their way out: who logs hands a record over and goes on, a thread makes the line and writes it.
 
 Law: a terminal, a pipe or a disk that does not take them costs whoever logs nothing; what finds too many waiting is
 lost, and counted in a line of its own.
@@ -9,6 +9,8 @@ import logging
 import sys
 import threading
 from collections import deque
+
+from gpuarbiter_server.telemetry.log_lines import Happened, Lines, lines
 
 # Lines that may wait; a line takes about 200 bytes.
 _MOST_WAITING = 10_000
@@ -22,7 +24,8 @@ class LogWriter(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self._waiting: deque[logging.LogRecord] = deque()
+        self._lines = lines("console")
+        self._waiting: deque[logging.LogRecord | Happened] = deque()
         self._lost = 0
         self._news = threading.Event()
         self._hurry = threading.Event()
@@ -30,17 +33,21 @@ class LogWriter(logging.Handler):
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
 
+    def set_lines(self, made: Lines) -> None:
+        """How lines are made from now on."""
+        self._lines = made
+
     def emit(self, record: logging.LogRecord) -> None:
         """Takes a record; its arguments are looked at now, since they may change."""
-        if len(self._waiting) >= _MOST_WAITING:
-            self._lost += 1
-            return
         if record.args:
             record.msg, record.args = record.getMessage(), None
-        self._waiting.append(record)
-        self._news.set()
+        self._take(record)
         if record.levelno >= logging.WARNING:
             self._hurry.set()
+
+    def happened(self, event: Happened) -> None:
+        """Takes something that happened to a lease."""
+        self._take(event)
 
     def close(self) -> None:
         """Writes what is left, for a second at most."""
@@ -49,6 +56,13 @@ class LogWriter(logging.Handler):
         self._news.set()
         self._thread.join(_PATIENCE_SECONDS)
         super().close()
+
+    def _take(self, record: logging.LogRecord | Happened) -> None:
+        if len(self._waiting) >= _MOST_WAITING:
+            self._lost += 1
+            return
+        self._waiting.append(record)
+        self._news.set()
 
     def _run(self) -> None:
         while not self._ending:
@@ -60,18 +74,22 @@ class LogWriter(logging.Handler):
         self._write()
 
     def _write(self) -> None:
-        lines = []
+        made = []
         while self._waiting:
-            record = self._waiting.popleft()
             try:
-                lines.append(self.format(record))
-            except Exception:  # noqa: BLE001 -- a line that cannot be formatted must not end the others
-                self.handleError(record)
+                made.append(self._line(self._waiting.popleft()))
+            except Exception as error:  # noqa: BLE001 -- a line that cannot be made must not end the others
+                made.append(f"a log line could not be made: {error!r}")
         lost, self._lost = self._lost, 0
         if lost:
-            lines.append(f"{lost} log lines were lost: they came faster than they could be written")
-        if lines:
+            made.append(f"{lost} log lines were lost: they came faster than they could be written")
+        if made:
             # Nobody is there to be told that there is nowhere to tell it.
             with contextlib.suppress(OSError, ValueError):
-                sys.stderr.write("\n".join(lines) + "\n")
+                sys.stderr.write("\n".join(made) + "\n")
                 sys.stderr.flush()
+
+    def _line(self, record: logging.LogRecord | Happened) -> str:
+        if isinstance(record, Happened):
+            return self._lines.of_event(record)
+        return self._lines.of_record.format(record)

@@ -6,28 +6,34 @@ happened to leases; any other is a logger's full name ("opentelemetry.sdk").
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from time import time
 
 from gpuarbiter_server.core.effects import Recorded
 from gpuarbiter_server.core.model import EventType
-from gpuarbiter_server.telemetry import log_lines
+from gpuarbiter_server.telemetry.log_lines import Happened, lines
 from gpuarbiter_server.telemetry.log_writer import LogWriter
 from gpuarbiter_server.telemetry.series import Exemplar
 
 _OURS = "gpuarbiter_server"
 log = logging.getLogger(f"{_OURS}.events")
 
-_WARNINGS = frozenset(
-    {EventType.HOLD_EXCEEDED, EventType.MEMORY_OVERUSE, EventType.GPU_LOST, EventType.COOLDOWN_STARTED}
-)
-_DETAILS = frozenset({EventType.QUEUED, EventType.RENEWED})
+# Of what happens to leases; info for all the rest.
+_LEVELS = {
+    EventType.HOLD_EXCEEDED: logging.WARNING,
+    EventType.MEMORY_OVERUSE: logging.WARNING,
+    EventType.GPU_LOST: logging.WARNING,
+    EventType.COOLDOWN_STARTED: logging.WARNING,
+    EventType.QUEUED: logging.DEBUG,
+    EventType.RENEWED: logging.DEBUG,
+}
+_NAMES = {level: logging.getLevelName(level) for level in (logging.DEBUG, logging.INFO, logging.WARNING)}
 
 # Loggers that have a level of their own now.
 _told_apart: set[str] = set()
 
 
 def start() -> LogWriter:
-    """Has everything that is logged written to stderr; to be closed at the end."""
+    """Has everything that is logged written to stderr, by the writer that is returned; to be closed at the end."""
     writer = LogWriter()
     logging.basicConfig(handlers=[writer], force=True)
     configure("info")
@@ -50,7 +56,7 @@ def configure(level: str, levels: Mapping[str, str] | None = None, form: str = "
     _told_apart.update(wanted)
     for handler in root.handlers:
         if isinstance(handler, LogWriter):
-            handler.setFormatter(log_lines.formatter(form))
+            handler.set_lines(lines(form))
 
 
 def _logger_name(module: str) -> str:
@@ -60,36 +66,16 @@ def _logger_name(module: str) -> str:
 class EventLog:
     """An observer that logs. trace: the ids of the trace and span of what was observed last, where it is sampled."""
 
-    def __init__(self, trace: Callable[[], Exemplar | None] = lambda: None) -> None:
+    def __init__(self, writer: LogWriter, trace: Callable[[], Exemplar | None] = lambda: None) -> None:
+        self._writer = writer
         self._trace = trace
 
     def observe(self, recorded: Recorded) -> None:
         """Logs an event."""
-        level = logging.WARNING if recorded.type in _WARNINGS else logging.INFO
-        if recorded.type in _DETAILS:
-            level = logging.DEBUG
+        level = _LEVELS.get(recorded.type, logging.INFO)
         if log.isEnabledFor(level):
-            log.log(level, recorded.type.name, extra={log_lines.FIELDS: self._fields(recorded)})
-
-    def _fields(self, recorded: Recorded) -> dict[str, Any]:
-        holder = recorded.holder
-        facts = {
-            "task": recorded.task_type,
-            "client": holder.client_id if holder else "",
-            "namespace": holder.namespace if holder else "",
-            "pod": holder.pod if holder else "",
-            "gpu": recorded.gpus,
-            "lease": recorded.lease_id,
-            "request": recorded.request_id,
-            "wait_seconds": recorded.waited,
-            "hold_seconds": recorded.held,
-            "outcome": recorded.outcome,
-            "end": recorded.end_reason.name if recorded.end_reason else "",
-            "yield": recorded.yield_reason.name if recorded.yield_reason else "",
-            "detail": recorded.detail,
-            "trace_id": self._trace_id(recorded),
-        }
-        return {key: value for key, value in facts.items() if value not in ("", None, ())}
+            name = _NAMES[level]
+            self._writer.happened(Happened(time(), name, recorded, self._trace_id(recorded)))
 
     def _trace_id(self, recorded: Recorded) -> str:
         """Of our spans where there are some, otherwise the caller's."""

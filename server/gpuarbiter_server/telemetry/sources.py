@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from gpuarbiter_server.core.views import SnapshotView, WaiterView
+from gpuarbiter_server.core.census import Census
 from gpuarbiter_server.telemetry import catalogue as cat
 
 
@@ -71,9 +71,7 @@ class Sources:
     """Where the figures of a scrape come from."""
 
     version: str
-    snapshot: Callable[[], SnapshotView]
-    # The first so many waiting requests.
-    waiters: Callable[[int], tuple[WaiterView, ...]]
+    census: Callable[[], Census]
     # Seconds since 1970.
     wall: Callable[[], float]
     # NVML calls that failed, by call and error.

@@ -68,19 +68,25 @@ class Churn:
         await asyncio.gather(*(one_after_another() for _ in range(AT_A_TIME)))
 
     async def fill(self, count: int) -> None:
-        """So many leases under names as long as the others', as fast as they come."""
-        await asyncio.gather(*(self._many(count // FILLING) for _ in range(FILLING)))
+        """So many leases, and so many requests that never held one, under names as long as the others'."""
+        await asyncio.gather(*(self._many(count // FILLING, {"memory": GIB // 16}) for _ in range(FILLING)))
+        in_the_way = await self._client.acquire(**self._request(shared=False, memory=0, count=2)).granted()
+        await asyncio.gather(*(self._many(count // FILLING, {"max_wait": 0}) for _ in range(FILLING)))
+        await self._client.release(in_the_way)
 
-    async def _many(self, count: int) -> None:
+    async def _many(self, count: int, wishes: dict[str, Any]) -> None:
+        """So many requests that are taken back at once, or over by themselves."""
         session = self._client.session()
         await session.write(pb.SessionRequest(call_id=1, open={"holder": holder("filling")}))
         await session.read()
         for number in range(count):
             call_id = 2 * number + 2
-            request = self._request(memory=GIB // 16, shared=True, request_id=uuid.uuid4().hex)
+            request = self._request(request_id=uuid.uuid4().hex, shared=True, **wishes)
             await session.write(pb.SessionRequest(call_id=call_id, acquire=acquire_request(**request)))
-            await session.write(pb.SessionRequest(call_id=call_id + 1, cancel={"acquire_call_id": call_id}))
-            while (await session.read()).call_id != call_id + 1:
+            if "max_wait" not in wishes:
+                await session.write(pb.SessionRequest(call_id=call_id + 1, cancel={"acquire_call_id": call_id}))
+                call_id += 1
+            while (await session.read()).call_id != call_id:
                 pass
         session.cancel()
 

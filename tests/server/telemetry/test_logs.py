@@ -5,7 +5,8 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -14,6 +15,7 @@ from fakes.polling import until
 from gpuarbiter_server.core.effects import Recorded
 from gpuarbiter_server.core.model import EndReason, EventType, Holder, YieldReason
 from gpuarbiter_server.telemetry import log_lines, log_writer, logs
+from gpuarbiter_server.telemetry.series import Exemplar
 
 FULL = Recorded(
     EventType.ENDED,
@@ -42,19 +44,26 @@ def loggers_as_they_were() -> Iterator[None]:
 
 
 @contextmanager
-def written(level: str = "debug", form: str = "console", levels: dict[str, str] | None = None) -> Iterator[None]:
+def written(
+    level: str = "debug", form: str = "console", levels: dict[str, str] | None = None
+) -> Iterator[log_writer.LogWriter]:
     """What is logged within is written at the end."""
     writer = logs.start()
     logs.configure(level, levels, form)
     try:
-        yield
+        yield writer
     finally:
         writer.close()
 
 
-def line(recorded: Recorded, capsys: pytest.CaptureFixture[str], form: str = "console") -> str:
-    with written(form=form):
-        logs.EventLog().observe(recorded)
+def line(
+    recorded: Recorded,
+    capsys: pytest.CaptureFixture[str],
+    form: str = "console",
+    trace: Callable[[], Exemplar | None] = lambda: None,
+) -> str:
+    with written(form=form) as writer:
+        logs.EventLog(writer, trace).observe(recorded)
     (said,) = capsys.readouterr().err.splitlines()
     return said
 
@@ -63,8 +72,8 @@ def line(recorded: Recorded, capsys: pytest.CaptureFixture[str], form: str = "co
 
 
 def test_a_line_for_people_has_all_that_is_known(capsys: pytest.CaptureFixture[str]):
-    time, _, said = line(FULL, capsys).partition(" ")
-    assert len(time) == len("12:34:56.789")
+    at, _, said = line(FULL, capsys).partition(" ")
+    assert len(at) == len("12:34:56.789")
     assert said == (
         "INFO events: ENDED task=ASR client=worker-0 namespace=speech pod=asr-1 gpu=gpu:0,gpu:1 lease=3e8-1 request=r "
         f"wait=0.123s hold=2.000s end=YIELDED yield=QUANTUM detail='more than a word' trace_id={'a' * 32}"
@@ -118,10 +127,8 @@ def test_each_event_has_its_level(kind: EventType, level: str, capsys: pytest.Ca
     assert line(Recorded(kind), capsys).split()[1] == level
 
 
-def test_our_own_trace_comes_before_the_callers(caplog: pytest.LogCaptureFixture):
-    with caplog.at_level(logging.INFO):
-        logs.EventLog(lambda: ("b" * 32, "2" * 16)).observe(FULL)
-    assert getattr(caplog.records[0], log_lines.FIELDS)["trace_id"] == "b" * 32
+def test_our_own_trace_comes_before_the_callers(capsys: pytest.CaptureFixture[str]):
+    assert line(FULL, capsys, trace=lambda: ("b" * 32, "2" * 16)).endswith(f"trace_id={'b' * 32}")
 
 
 @pytest.mark.parametrize("form", log_lines.FORMATS)
@@ -165,9 +172,9 @@ def test_a_module_can_have_a_level_of_its_own_and_lose_it_again(capsys: pytest.C
     def say(what: str) -> None:
         for name in ("gpuarbiter_server.store.journal", "gpuarbiter_server.api", "other.library"):
             logging.getLogger(name).debug(what)
-        logs.EventLog().observe(Recorded(EventType.GRANTED))
+        logs.EventLog(writer).observe(Recorded(EventType.GRANTED))
 
-    with written("info", levels={"store": "debug", "events": "error", "other.library": "debug"}):
+    with written("info", levels={"store": "debug", "events": "error", "other.library": "debug"}) as writer:
         say("first")
         logs.configure("info", {"api": "debug"})
         say("second")
@@ -175,13 +182,13 @@ def test_a_module_can_have_a_level_of_its_own_and_lose_it_again(capsys: pytest.C
     assert said == ["store.journal: first", "other.library: first", "api: second", "events: GRANTED"]
 
 
-def test_what_nobody_wants_to_read_is_not_made(caplog: pytest.LogCaptureFixture):
+def test_what_nobody_wants_to_read_is_not_made(capsys: pytest.CaptureFixture[str]):
     def never() -> None:
         raise AssertionError("it was made")
 
-    with caplog.at_level(logging.INFO, "gpuarbiter_server.events"):
-        logs.EventLog(never).observe(Recorded(EventType.QUEUED))
-    assert not caplog.records
+    with written("info") as writer:
+        logs.EventLog(writer, never).observe(Recorded(EventType.QUEUED))
+    assert capsys.readouterr().err == ""
 
 
 # -- who writes --
@@ -212,13 +219,32 @@ def test_a_reader_that_does_not_read_keeps_nobody_waiting_and_what_is_lost_is_co
     assert got[-1].startswith("150 log lines were lost")
 
 
-def test_a_record_that_cannot_be_formatted_does_not_end_the_others(capsys: pytest.CaptureFixture[str]):
-    with written():
-        record = logging.LogRecord("x", logging.ERROR, "", 0, "bad", None, None)
-        setattr(record, log_lines.FIELDS, "no mapping")
-        logging.getLogger().handle(record)
+def test_a_line_that_cannot_be_made_does_not_end_the_others(capsys: pytest.CaptureFixture[str]):
+    with written() as writer:
+        writer.happened(log_lines.Happened(0.0, "INFO", None, ""))  # type: ignore[arg-type]
         logging.getLogger("x").error("good")
-    assert "ERROR x: good\n" in capsys.readouterr().err
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("a log line could not be made: AttributeError")
+    assert second.endswith("ERROR x: good")
+
+
+@pytest.mark.parametrize(("form", "midnight"), [("console", "00:00:00.000"), ("json", "2026-01-01T00:00:00.000+00:00")])
+def test_times_go_on_from_second_to_second(
+    form: str, midnight: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    at = 1_767_225_600.0
+    with written(form=form) as writer:
+        for moment in (at - 0.001, at, at + 0.5, at + 86_400):
+            writer.happened(log_lines.Happened(moment, "INFO", Recorded(EventType.GRANTED), ""))
+    monkeypatch.undo()
+    time.tzset()
+    before, then, later, next_day = capsys.readouterr().err.splitlines()
+    assert "59.999" in before
+    assert midnight in then
+    assert "00:00:00.500" in later
+    assert ("2026-01-02T00:00:00.000" if form == "json" else "00:00:00.000") in next_day
 
 
 def test_what_is_logged_is_as_it_was_then(capsys: pytest.CaptureFixture[str]):

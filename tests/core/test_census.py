@@ -1,0 +1,84 @@
+"""The state in figures: everybody is counted once on each GPU that is theirs or may be."""
+
+from core.world import GIB, PATIENT, World, gpus, settings
+from gpuarbiter_server.core.census import Leases, Waiters
+from gpuarbiter_server.core.model import LeaseState, ProcessId, WaitReason
+
+BOTH = frozenset({"gpu:0", "gpu:1"})
+
+
+def initial(task_type: str) -> str:
+    """Names of task types that some share."""
+    return task_type[0]
+
+
+def test_waiting_requests_are_counted_by_name_lane_and_reason() -> None:
+    world = World(gpus(2), settings(policy=PATIENT))
+    for key in BOTH:
+        world.acquire(candidates=(key,))
+    began = world.now
+    world.acquire(task_type="LOW", candidates=("gpu:0",))
+    world.advance(1.0)
+    world.acquire(task_type="LATE", candidates=("gpu:0",))
+    world.acquire(task_type="HIGH", priority=9)
+    found = world.arbiter.census(world.now).waiters(initial, 10)
+    assert sorted(found, key=lambda group: group.task) == [
+        Waiters("H", BOTH, WaitReason.GPU_BUSY, 1, began + 1.0),
+        Waiters("L", frozenset({"gpu:0"}), WaitReason.GPU_BUSY, 2, began),
+    ]
+
+
+def test_those_far_back_are_counted_where_they_wait() -> None:
+    world = World(gpus(2), settings(policy=PATIENT))
+    world.acquire(count=2)
+    for number in range(4):
+        world.acquire(task_type="T", client=f"c{number}")
+    world.acquire(task_type="T", client="other", candidates=("gpu:1",))
+    told_apart, *behind = world.arbiter.census(world.now).waiters(initial, 1)
+    assert (told_apart.task, told_apart.number) == ("T", 1)
+    assert sorted(behind, key=lambda group: group.number) == [
+        Waiters("", frozenset({"gpu:1"}), WaitReason.QUEUE_ORDER, 1, None),
+        Waiters("", BOTH, WaitReason.QUEUE_ORDER, 3, None),
+    ]
+    assert world.arbiter.census(world.now).waiters(initial, 0)[0].task == ""
+
+
+def test_leases_are_counted_on_each_of_their_gpus_with_their_memory() -> None:
+    world = World(gpus(2))
+    began = world.now
+    world.acquire(task_type="A", count=2)
+    assert world.arbiter.census(world.now).leases(initial) == [
+        Leases("A", key, LeaseState.HELD, 1, began, None, 0) for key in ("gpu:0", "gpu:1")
+    ]
+
+
+def test_memory_is_what_is_seen_or_else_what_was_declared() -> None:
+    world = World()
+    began = world.now
+    world.shared(2 * GIB, task_type="A1")
+    world.advance(1.0)
+    world.shared(3 * GIB, task_type="A2", client="c2")
+    (group,) = world.arbiter.census(world.now).leases(initial)
+    assert group == Leases("A", "gpu:0", LeaseState.HELD, 2, began, None, 5 * GIB)
+
+
+def test_memory_that_is_seen_is_added_up_apart() -> None:
+    world = World(gpus(1, monitored=True))
+    world.show(used=0, processes={})
+    began = world.now
+    for number in (1, 2):
+        world.shared(4 * GIB, task_type="A", client=f"c{number}", process=ProcessId(number, 1))
+    world.shared(1 * GIB, task_type="A", client="c3")
+    world.show(used=5 * GIB, processes={ProcessId(1, 1): 2 * GIB, ProcessId(2, 1): 3 * GIB})
+    (group,) = world.arbiter.census(world.now).leases(initial)
+    assert group == Leases("A", "gpu:0", LeaseState.HELD, 3, began, 5 * GIB, GIB)
+
+
+def test_leases_one_by_one_are_bounded() -> None:
+    world = World()
+    for number in range(3):
+        world.shared(GIB, client=f"c{number}")
+    census = world.arbiter.census(world.now)
+    assert [len(census.lease_views(most)) for most in (0, 2, 5)] == [0, 2, 3]
+    assert [gpu.spec.key for gpu in census.gpus()] == ["gpu:0"]
+    assert census.nvml_up == world.snapshot().nvml_up

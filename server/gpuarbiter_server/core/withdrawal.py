@@ -44,14 +44,15 @@ def refuse(state: State, ticket: Ticket, error: ArbiterError, reason: WaitReason
 
     The request is not in the tables any more, or never was.
     """
+    waited = now - ticket.enqueued_at
     if ticket.terms.busy_policy is BusyPolicy.WAIT:
-        state.record(EventType.FAILED, ticket, detail=error.message, outcome=_OUTCOMES.get(error.reason, "error"))
+        outcome = _OUTCOMES.get(error.reason, "error")
+        state.record(EventType.FAILED, ticket, detail=error.message, waited=waited, outcome=outcome)
         if ticket.call is not None:
             state.emit(Failed(ticket.call, error))
         return
     for gpu in ticket.gpus:
         gpu.stats.declined += 1
-    waited = now - ticket.enqueued_at
     outcome = _DECLINED_OUTCOMES[ticket.terms.busy_policy]
     state.record(EventType.DECLINED, ticket, detail=error.message, waited=waited, outcome=outcome)
     if ticket.call is not None:
@@ -93,13 +94,17 @@ def expire_wait(state: State, ticket: Ticket, now: float) -> None:
 def give_up(state: State, ticket: Ticket, now: float) -> None:
     """Nobody joined a request whose stream is gone, or nobody could."""
     withdraw(state, ticket, now)
-    state.record(EventType.FAILED, ticket, detail="its stream is gone and nothing joined", outcome="cancelled")
+    _cancelled(state, ticket, "its stream is gone and nothing joined", now)
 
 
 def take_back(state: State, ticket: Ticket, now: float, why: str = "taken back while it waited") -> None:
     """Takes a waiting request back, by its caller's word or for its holder's death."""
     call = ticket.call
     withdraw(state, ticket, now)
-    state.record(EventType.FAILED, ticket, detail=why, outcome="cancelled")
+    _cancelled(state, ticket, why, now)
     if call is not None:
         state.emit(Failed(call, ArbiterError(ErrorReason.CANCELLED, f"the request is cancelled: {why}")))
+
+
+def _cancelled(state: State, ticket: Ticket, why: str, now: float) -> None:
+    state.record(EventType.FAILED, ticket, detail=why, waited=now - ticket.enqueued_at, outcome="cancelled")

@@ -238,6 +238,27 @@ async def test_a_request_that_waited_says_for_whom_and_how_long():
     assert 3e9 <= asked.end_time - asked.start_time < 10e9
 
 
+async def test_a_request_that_waited_in_vain_says_for_how_long():
+    async with traced() as (arbiter, receiver):
+        _, first = await arbiter.granted(acquire("first", max_hold=0))
+        waiting, _ = await arbiter.queued(acquire("second", max_wait=5))
+        await arbiter.advance(5.0)
+        assert (await refusal(waiting.read())).reason == "WAIT_TIMEOUT"
+        leaving, _ = await arbiter.queued(acquire(max_wait=60))
+        await arbiter.advance(7.0)
+        leaving.cancel()
+        await async_until(lambda: not arbiter.runtime.snapshot().queue)
+        taken_back, _ = await arbiter.queued(acquire("third", max_wait=60))
+        await arbiter.advance(9.0)
+        await arbiter.stub.Release(pb.ReleaseRequest(request_id="third"))
+        assert (await refusal(taken_back.read())).reason == "CANCELLED"
+        await arbiter.stub.Release(release(first))
+        waits = [(span.end_time - span.start_time) / 1e9 for span in receiver.named(ACQUIRE)[1:]]
+        page = b"".join(arbiter.page()).decode()
+    assert [round(wait) for wait in waits] == [5, 7, 9]
+    assert 'gpu_arbiter_queue_wait_seconds_count{task="other",outcome="abandoned"} 3\n' in page
+
+
 async def test_what_is_refused_is_an_error_and_what_was_asked_for_is_none():
     async with traced("queue_limit=1") as (arbiter, receiver):
         _, lease = await arbiter.granted(acquire(max_hold=0))

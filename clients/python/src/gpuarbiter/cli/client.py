@@ -9,6 +9,9 @@ from gpuarbiter._address import TOKEN_VARIABLE
 
 def connect(arguments: argparse.Namespace, client_id: str | None = None) -> Arbiter:
     """The arbiter of --address and --token."""
-    return Arbiter(
-        arguments.address, client_id=client_id, token=arguments.token or os.environ.get(TOKEN_VARIABLE) or None
-    )
+    return Arbiter(arguments.address, client_id=client_id, token=token(arguments))
+
+
+def token(arguments: argparse.Namespace) -> str | None:
+    """The bearer token of --token or the environment."""
+    return arguments.token or os.environ.get(TOKEN_VARIABLE) or None

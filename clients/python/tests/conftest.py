@@ -9,7 +9,12 @@ from fakes.scripted_arbiter import ScriptedArbiter
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("GPU_ARBITER_ADDRESS", "GPU_ARBITER_TOKEN", "CUDA_VISIBLE_DEVICES"):
+    for name in (
+        "GPU_ARBITER_ADDRESS",
+        "GPU_ARBITER_TOKEN",
+        "GPU_ARBITER_ON_UNAVAILABLE",
+        "CUDA_VISIBLE_DEVICES",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -7,15 +7,17 @@ from typing import Any, Self, Unpack
 
 import grpc
 
-from gpuarbiter import _clock, _convert, _values
+from gpuarbiter import _clock, _convert, _settings, _values
 from gpuarbiter._aio import backend
 from gpuarbiter._aio.admin import AsyncAdmin
 from gpuarbiter._aio.asking import AsyncAsking, AsyncGrant
 from gpuarbiter._aio.connection import CALL_SECONDS, AsyncConnection
 from gpuarbiter._aio.lease import RELEASE_SECONDS, AsyncLease
 from gpuarbiter._aio.notices import AsyncNotices
-from gpuarbiter._errors import ArbiterUnavailable
+from gpuarbiter._aio.unmanaged import AsyncUnmanagedLease
+from gpuarbiter._errors import ArbiterError, ArbiterUnavailable
 from gpuarbiter._options import RequestOptions, refuse_unknown
+from gpuarbiter._outage import Outage
 from gpuarbiter._outcomes import Declined, FallbackToCpu, Skipped
 from gpuarbiter._units import Duration
 from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
@@ -65,11 +67,13 @@ class AsyncArbiter:
     Args:
         address: "host:port" or "unix:/path"; otherwise GPU_ARBITER_ADDRESS, otherwise 127.0.0.1:50051.
         client_id: a stable name of this program; one made of program, host and pid otherwise.
-        token: a bearer token, where the arbiter asks for one.
+        token: a bearer token, where the arbiter asks for one; otherwise GPU_ARBITER_TOKEN.
         credentials: for TLS: what grpc.ssl_channel_credentials() makes.
+        on_unavailable: when the arbiter cannot be reached, "fail", or "proceed" with a lease that is `unmanaged`:
+            nobody keeps others off the GPU then. Otherwise GPU_ARBITER_ON_UNAVAILABLE, otherwise "fail".
 
     Raises:
-        ValueError: the address is none.
+        ValueError: the address is none, or on_unavailable neither of the two.
     """
 
     def __init__(
@@ -79,8 +83,12 @@ class AsyncArbiter:
         client_id: str | None = None,
         token: str | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        on_unavailable: _settings.OnUnavailable | None = None,
     ) -> None:
-        self._connection = AsyncConnection(address, client_id=client_id, token=token, credentials=credentials)
+        self._outage = Outage(_settings.on_unavailable(on_unavailable))
+        self._connection = AsyncConnection(
+            address, client_id=client_id, token=_settings.token(token), credentials=credentials
+        )
         self._held: weakref.WeakSet[AsyncLease] = weakref.WeakSet()
         backend.close_at_exit(self)
 
@@ -113,7 +121,17 @@ class AsyncArbiter:
         """As `lease`, but a decline is returned, for `match`; a lease that comes is to be released."""
         refuse_unknown(options, AsyncLeaseOptions)
         request = _convert.acquire_request(task_type, await self._connection.holder(), options)
-        answer = await AsyncAsking(self._connection, request, options.get("on_queued")).answer()
+        try:
+            answer = await AsyncAsking(self._connection, request, options.get("on_queued")).answer()
+        except ArbiterUnavailable as failure:
+            if not self._outage.proceeds or self._connection.closed:
+                raise
+            self._outage.noticed(failure)
+            return AsyncUnmanagedLease(request)
+        except ArbiterError:
+            self._outage.over()
+            raise
+        self._outage.over()
         if not isinstance(answer, AsyncGrant):
             return answer
         notices = AsyncNotices(options.get("on_yield"), options.get("on_lost"))

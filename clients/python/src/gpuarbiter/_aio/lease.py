@@ -15,13 +15,13 @@ from gpuarbiter._aio.asking import FIRST_PAUSE_SECONDS, AsyncGrant
 from gpuarbiter._aio.connection import AsyncConnection
 from gpuarbiter._aio.keeper import AsyncKeeper
 from gpuarbiter._aio.notices import AsyncNotices
-from gpuarbiter._errors import ArbiterError, LeaseLost
+from gpuarbiter._errors import ArbiterError
+from gpuarbiter._facts import LeaseFacts
 from gpuarbiter._record import LeaseRecord
-from gpuarbiter._reporting import report_of
+from gpuarbiter._reporting import report_of, with_peak
 from gpuarbiter._units import Duration, Size, parse_bytes, parse_duration
-from gpuarbiter._values import GrantedGpu, Released, WorkReport, YieldRequest
+from gpuarbiter._values import Released, WorkReport, YieldRequest
 from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
-from gpuarbiter.v1 import lease_pb2
 
 logger = logging.getLogger("gpuarbiter")
 
@@ -29,7 +29,7 @@ RELEASE_SECONDS = 5.0
 _LOST_RELEASE_SECONDS = 1.0
 
 
-class AsyncLease:
+class AsyncLease(LeaseFacts):
     """The right to use one or more GPUs, until it is released, ends by a rule, or is lost.
 
     Made by `AsyncArbiter.lease` and `AsyncArbiter.acquire`; a context manager that releases on exit.
@@ -48,127 +48,14 @@ class AsyncLease:
         self._keeper = AsyncKeeper(connection, request, self._record, notices, grant.stream)
         self._granted_at = _clock.now()
         self._report: WorkReport | None = None
+        self._peak_bytes = 0
         notices.lease = self
         self._keeper.start()
-
-    # -- what was granted ------------------------------------------------------------------------
-
-    @property
-    def message(self) -> lease_pb2.Lease:
-        """The lease as the arbiter last described it: the protobuf message."""
-        return self._record.lease
-
-    @property
-    def lease_id(self) -> str:
-        """Unique for ever."""
-        return self.message.lease_id
-
-    @property
-    def fencing_token(self) -> int:
-        """Strictly increasing over all grants: hand it to whatever the lease protects."""
-        return self.message.fencing_token
-
-    @property
-    def request_id(self) -> str:
-        """The idempotency key of the request."""
-        return self.message.request_id
-
-    @property
-    def task_type(self) -> str:
-        """The task type whose policy applies."""
-        return self.message.task_type
-
-    @property
-    def gpus(self) -> tuple[GrantedGpu, ...]:
-        """The GPUs."""
-        return _convert.granted_gpus(self.message)
-
-    @property
-    def visible_devices(self) -> str:
-        """Ready to use as CUDA_VISIBLE_DEVICES."""
-        return self.message.visible_devices
-
-    @property
-    def node(self) -> str:
-        """The node whose GPUs these are."""
-        return self.message.node
-
-    @property
-    def queue_wait(self) -> timedelta:
-        """How long the request waited."""
-        return self.message.queue_wait.ToTimedelta()
-
-    @property
-    def sharing(self) -> str:
-        """EXCLUSIVE or SHARED."""
-        return _convert.enum_name(lease_pb2.Sharing, self.message.sharing)
-
-    @property
-    def priority(self) -> int:
-        """0 to 100, higher first."""
-        return self.message.priority
 
     @property
     def detached(self) -> bool:
         """It lives by its ttl alone, without a stream."""
         return self._keeper.detached
-
-    # -- how it stands ---------------------------------------------------------------------------
-
-    @property
-    def hold_remaining(self) -> timedelta | None:
-        """Time until the watchdog acts, by the own clock and on the careful side; None: without limit."""
-        return _left(self._record.hold_deadline)
-
-    @property
-    def ttl_remaining(self) -> timedelta | None:
-        """Time until it ends unless renewed, by the own clock and on the careful side; None: no ttl."""
-        return _left(self._record.ttl_deadline)
-
-    @property
-    def yield_requested(self) -> YieldRequest | None:
-        """The arbiter asks for the GPU; stands until the lease ends."""
-        return self._record.yield_request
-
-    @property
-    def uncertain(self) -> bool:
-        """The line to the arbiter is broken: the lease may or may not live on. This library tries to rejoin."""
-        return self._record.uncertain
-
-    @property
-    def lost(self) -> bool:
-        """It is no longer held, and not because it was released here: stop using the GPU."""
-        return self._record.lost
-
-    @property
-    def lost_reason(self) -> str:
-        """Why it was lost, such as "REVOKED", "TTL_EXPIRED" or "SUPERSEDED"; empty while it is not."""
-        return self._record.lost_reason
-
-    @property
-    def lost_detail(self) -> str:
-        """The same for people."""
-        return self._record.lost_detail
-
-    @property
-    def released(self) -> Released | None:
-        """How it ended, once that is known."""
-        return self._record.released
-
-    def check(self) -> None:
-        """Does nothing while the lease is held; cheap enough for an inner loop.
-
-        Raises:
-            LeaseLost: it is not held any more.
-        """
-        if self._record.lost:
-            detail = self.lost_detail
-            raise LeaseLost(
-                f"lease {self.lease_id} is lost: {self.lost_reason}{detail and f' ({detail})'}",
-                reason=self.lost_reason,
-            )
-        if self._record.closed:
-            raise LeaseLost(f"lease {self.lease_id} was released", reason="RELEASED")
 
     async def wait_yield(self, timeout: Duration | None = None) -> YieldRequest | None:  # noqa: ASYNC109 -- part of the API
         """Waits until the arbiter asks for the GPU; None when `timeout` passes first, or the lease is released.
@@ -221,6 +108,14 @@ class AsyncLease:
         _convert.work_report(report)
         self._report = report
 
+    def note_peak(self, memory: Size) -> None:
+        """Tells of device memory that was measured, per GPU; the highest goes into the report that names none itself.
+
+        Raises:
+            ValueError, TypeError: it is no size.
+        """
+        self._peak_bytes = max(self._peak_bytes, parse_bytes(memory))
+
     async def release(self, report: WorkReport | None = None) -> Released:
         """Gives the lease back, within five seconds; a second time answers the same.
 
@@ -243,6 +138,7 @@ class AsyncLease:
             await self._keeper.settle()
 
     async def _ask_release(self, report: WorkReport | None, seconds: float) -> pb.ReleaseResponse:
+        report = with_peak(report, self._peak_bytes)
         request = pb.ReleaseRequest(
             lease_id=self.lease_id,
             fencing_token=self.fencing_token,
@@ -290,7 +186,3 @@ class AsyncLease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._leave(self._report or report_of(error, self._held()), RELEASE_SECONDS)
-
-
-def _left(deadline: float | None) -> timedelta | None:
-    return None if deadline is None else timedelta(seconds=max(0.0, deadline - _clock.now()))

@@ -8,9 +8,10 @@ from typing import Any, Self, Unpack
 
 import grpc
 
-from gpuarbiter import _clock, _convert, _values
-from gpuarbiter._errors import ArbiterUnavailable
+from gpuarbiter import _clock, _convert, _settings, _values
+from gpuarbiter._errors import ArbiterError, ArbiterUnavailable
 from gpuarbiter._options import RequestOptions, refuse_unknown
+from gpuarbiter._outage import Outage
 from gpuarbiter._outcomes import Declined, FallbackToCpu, Skipped
 from gpuarbiter._sync import backend
 from gpuarbiter._sync.admin import Admin
@@ -18,6 +19,7 @@ from gpuarbiter._sync.asking import Asking, Grant
 from gpuarbiter._sync.connection import CALL_SECONDS, Connection
 from gpuarbiter._sync.lease import RELEASE_SECONDS, Lease
 from gpuarbiter._sync.notices import Notices
+from gpuarbiter._sync.unmanaged import UnmanagedLease
 from gpuarbiter._units import Duration
 from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
 from gpuarbiter.v1 import snapshot_pb2
@@ -66,11 +68,13 @@ class Arbiter:
     Args:
         address: "host:port" or "unix:/path"; otherwise GPU_ARBITER_ADDRESS, otherwise 127.0.0.1:50051.
         client_id: a stable name of this program; one made of program, host and pid otherwise.
-        token: a bearer token, where the arbiter asks for one.
+        token: a bearer token, where the arbiter asks for one; otherwise GPU_ARBITER_TOKEN.
         credentials: for TLS: what grpc.ssl_channel_credentials() makes.
+        on_unavailable: when the arbiter cannot be reached, "fail", or "proceed" with a lease that is `unmanaged`:
+            nobody keeps others off the GPU then. Otherwise GPU_ARBITER_ON_UNAVAILABLE, otherwise "fail".
 
     Raises:
-        ValueError: the address is none.
+        ValueError: the address is none, or on_unavailable neither of the two.
     """
 
     def __init__(
@@ -80,8 +84,12 @@ class Arbiter:
         client_id: str | None = None,
         token: str | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        on_unavailable: _settings.OnUnavailable | None = None,
     ) -> None:
-        self._connection = Connection(address, client_id=client_id, token=token, credentials=credentials)
+        self._outage = Outage(_settings.on_unavailable(on_unavailable))
+        self._connection = Connection(
+            address, client_id=client_id, token=_settings.token(token), credentials=credentials
+        )
         self._held: weakref.WeakSet[Lease] = weakref.WeakSet()
         backend.close_at_exit(self)
 
@@ -112,7 +120,17 @@ class Arbiter:
         """As `lease`, but a decline is returned, for `match`; a lease that comes is to be released."""
         refuse_unknown(options, LeaseOptions)
         request = _convert.acquire_request(task_type, self._connection.holder(), options)
-        answer = Asking(self._connection, request, options.get("on_queued")).answer()
+        try:
+            answer = Asking(self._connection, request, options.get("on_queued")).answer()
+        except ArbiterUnavailable as failure:
+            if not self._outage.proceeds or self._connection.closed:
+                raise
+            self._outage.noticed(failure)
+            return UnmanagedLease(request)
+        except ArbiterError:
+            self._outage.over()
+            raise
+        self._outage.over()
         if not isinstance(answer, Grant):
             return answer
         notices = Notices(options.get("on_yield"), options.get("on_lost"))

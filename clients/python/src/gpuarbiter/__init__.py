@@ -18,9 +18,15 @@ if TYPE_CHECKING:
     from gpuarbiter._aio.admin import AsyncAdmin as AsyncAdmin
     from gpuarbiter._aio.arbiter import AsyncArbiter as AsyncArbiter
     from gpuarbiter._aio.arbiter import AsyncLeaseManager as AsyncLeaseManager
-    from gpuarbiter._aio.arbiter import AsyncLeaseOptions as AsyncLeaseOptions
     from gpuarbiter._aio.lease import AsyncLease as AsyncLease
+    from gpuarbiter._aio.options import AsyncLeaseOptions as AsyncLeaseOptions
     from gpuarbiter._clock import now as now
+    from gpuarbiter._consistency import ConsistencyCheck as ConsistencyCheck
+    from gpuarbiter._consistency import ConsistencyCounts as ConsistencyCounts
+    from gpuarbiter._consistency import Mismatch as Mismatch
+    from gpuarbiter._current import current_lease as current_lease
+    from gpuarbiter._defaults import default_arbiter as default_arbiter
+    from gpuarbiter._defaults import default_async_arbiter as default_async_arbiter
     from gpuarbiter._errors import ArbiterError as ArbiterError
     from gpuarbiter._errors import ArbiterUnavailable as ArbiterUnavailable
     from gpuarbiter._errors import Cancelled as Cancelled
@@ -49,8 +55,9 @@ if TYPE_CHECKING:
     from gpuarbiter._sync.admin import Admin as Admin
     from gpuarbiter._sync.arbiter import Arbiter as Arbiter
     from gpuarbiter._sync.arbiter import LeaseManager as LeaseManager
-    from gpuarbiter._sync.arbiter import LeaseOptions as LeaseOptions
     from gpuarbiter._sync.lease import Lease as Lease
+    from gpuarbiter._sync.options import LeaseOptions as LeaseOptions
+    from gpuarbiter._tasks import gpu_task as gpu_task
     from gpuarbiter._values import Blocker as Blocker
     from gpuarbiter._values import Fence as Fence
     from gpuarbiter._values import GrantedGpu as GrantedGpu
@@ -62,9 +69,13 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "_aio.admin": ("AsyncAdmin",),
-    "_aio.arbiter": ("AsyncArbiter", "AsyncLeaseManager", "AsyncLeaseOptions"),
+    "_aio.arbiter": ("AsyncArbiter", "AsyncLeaseManager"),
     "_aio.lease": ("AsyncLease",),
+    "_aio.options": ("AsyncLeaseOptions",),
     "_clock": ("now",),
+    "_consistency": ("ConsistencyCheck", "ConsistencyCounts", "Mismatch"),
+    "_current": ("current_lease",),
+    "_defaults": ("default_arbiter", "default_async_arbiter"),
     "_errors": (
         "ArbiterError",
         "ArbiterUnavailable",
@@ -91,8 +102,10 @@ _MODULES = {
     ),
     "_outcomes": ("Declined", "FallbackToCpu", "Skipped"),
     "_sync.admin": ("Admin",),
-    "_sync.arbiter": ("Arbiter", "LeaseManager", "LeaseOptions"),
+    "_sync.arbiter": ("Arbiter", "LeaseManager"),
     "_sync.lease": ("Lease",),
+    "_sync.options": ("LeaseOptions",),
+    "_tasks": ("gpu_task",),
     "_values": ("Blocker", "Fence", "GrantedGpu", "Queued", "Released", "WorkContext", "WorkReport", "YieldRequest"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

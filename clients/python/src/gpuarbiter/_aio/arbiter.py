@@ -1,9 +1,9 @@
 """The arbiter of this node, as its clients call it."""
 
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Self, Unpack
 
 import grpc
 
@@ -14,25 +14,16 @@ from gpuarbiter._aio.asking import AsyncAsking, AsyncGrant
 from gpuarbiter._aio.connection import CALL_SECONDS, AsyncConnection
 from gpuarbiter._aio.lease import RELEASE_SECONDS, AsyncLease
 from gpuarbiter._aio.notices import AsyncNotices
+from gpuarbiter._aio.options import AsyncLeaseOptions
+from gpuarbiter._aio.running import AsyncRunning
 from gpuarbiter._aio.unmanaged import AsyncUnmanagedLease
 from gpuarbiter._errors import ArbiterError, ArbiterUnavailable
-from gpuarbiter._options import RequestOptions, refuse_unknown
+from gpuarbiter._options import refuse_unknown
 from gpuarbiter._outage import Outage
 from gpuarbiter._outcomes import Declined, FallbackToCpu, Skipped
 from gpuarbiter._units import Duration
 from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
 from gpuarbiter.v1 import snapshot_pb2
-
-
-class AsyncLeaseOptions(RequestOptions, total=False):
-    """Every keyword of `lease` and `acquire`. Callbacks may be coroutine functions in the asynchronous client."""
-
-    on_queued: Callable[[_values.Queued], Any] | None
-    """Called while waiting, whenever the arbiter says where the request stands."""
-    on_yield: Callable[[AsyncLease, _values.YieldRequest], Any] | None
-    """Called when the arbiter asks for the GPU."""
-    on_lost: Callable[[AsyncLease], Any] | None
-    """Called when the lease is lost."""
 
 
 class AsyncLeaseManager:
@@ -61,7 +52,7 @@ class AsyncLeaseManager:
             await lease.__aexit__(kind, error, trace)
 
 
-class AsyncArbiter:
+class AsyncArbiter(AsyncRunning):
     """The arbiter of this node.
 
     Args:
@@ -96,6 +87,11 @@ class AsyncArbiter:
     def address(self) -> str:
         """The gRPC target."""
         return self._connection.target
+
+    @property
+    def closed(self) -> bool:
+        """`close` was called."""
+        return self._connection.closed
 
     @property
     def admin(self) -> AsyncAdmin:
@@ -170,16 +166,25 @@ class AsyncArbiter:
         return _values.Fence(current=reply.current, newest_token=reply.newest_token)
 
     async def report_work(
-        self, task_type: str, report: _values.WorkReport, *, context: _values.WorkContext | None = None
+        self,
+        task_type: str,
+        report: _values.WorkReport,
+        *,
+        context: _values.WorkContext | None = None,
+        seconds: float = CALL_SECONDS,
     ) -> None:
-        """Tells of work that had no lease: a fallback to the CPU, or a skip."""
+        """Tells of work that had no lease, within so many seconds; `run` and `gpu_task` do it by themselves.
+
+        Raises:
+            ArbiterError: the call failed.
+        """
         request = pb.ReportWorkRequest(
             task_type=task_type,
             holder=await self._connection.holder(),
             report=_convert.work_report(report),
             context=None if context is None else _convert.work_context(context),
         )
-        await self._connection.unary("ReportWork", request)
+        await self._connection.unary("ReportWork", request, seconds=seconds)
 
     async def snapshot(
         self, gpus: Iterable[str] = (), *, processes: bool = False, max_tickets: int = 0

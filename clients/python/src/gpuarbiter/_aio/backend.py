@@ -5,7 +5,7 @@ Law: `_sync/backend.py` has the same names with the same meaning, so that everyt
 
 import asyncio
 import inspect
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 import grpc
@@ -18,6 +18,11 @@ RpcError = grpc.RpcError
 
 T = TypeVar("T")
 M = TypeVar("M")
+L = TypeVar("L")
+
+# A piece of work of the user's, with the lease and without.
+GpuWork = Callable[[L], Awaitable[T]]
+CpuWork = Callable[[], Awaitable[T]]
 
 # The loop holds its tasks weakly; whoever runs in the background is held here until it is done.
 _running: set[asyncio.Task[Any]] = set()

@@ -2,15 +2,15 @@
 """The arbiter of this node, as its clients call it."""
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Self, Unpack
 
 import grpc
 
 from gpuarbiter import _clock, _convert, _settings, _values
 from gpuarbiter._errors import ArbiterError, ArbiterUnavailable
-from gpuarbiter._options import RequestOptions, refuse_unknown
+from gpuarbiter._options import refuse_unknown
 from gpuarbiter._outage import Outage
 from gpuarbiter._outcomes import Declined, FallbackToCpu, Skipped
 from gpuarbiter._sync import backend
@@ -19,21 +19,12 @@ from gpuarbiter._sync.asking import Asking, Grant
 from gpuarbiter._sync.connection import CALL_SECONDS, Connection
 from gpuarbiter._sync.lease import RELEASE_SECONDS, Lease
 from gpuarbiter._sync.notices import Notices
+from gpuarbiter._sync.options import LeaseOptions
+from gpuarbiter._sync.running import Running
 from gpuarbiter._sync.unmanaged import UnmanagedLease
 from gpuarbiter._units import Duration
 from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
 from gpuarbiter.v1 import snapshot_pb2
-
-
-class LeaseOptions(RequestOptions, total=False):
-    """Every keyword of `lease` and `acquire`. Callbacks may be coroutine functions in the synchronous client."""
-
-    on_queued: Callable[[_values.Queued], Any] | None
-    """Called while waiting, whenever the arbiter says where the request stands."""
-    on_yield: Callable[[Lease, _values.YieldRequest], Any] | None
-    """Called when the arbiter asks for the GPU."""
-    on_lost: Callable[[Lease], Any] | None
-    """Called when the lease is lost."""
 
 
 class LeaseManager:
@@ -62,7 +53,7 @@ class LeaseManager:
             lease.__exit__(kind, error, trace)
 
 
-class Arbiter:
+class Arbiter(Running):
     """The arbiter of this node.
 
     Args:
@@ -97,6 +88,11 @@ class Arbiter:
     def address(self) -> str:
         """The gRPC target."""
         return self._connection.target
+
+    @property
+    def closed(self) -> bool:
+        """`close` was called."""
+        return self._connection.closed
 
     @property
     def admin(self) -> Admin:
@@ -169,16 +165,25 @@ class Arbiter:
         return _values.Fence(current=reply.current, newest_token=reply.newest_token)
 
     def report_work(
-        self, task_type: str, report: _values.WorkReport, *, context: _values.WorkContext | None = None
+        self,
+        task_type: str,
+        report: _values.WorkReport,
+        *,
+        context: _values.WorkContext | None = None,
+        seconds: float = CALL_SECONDS,
     ) -> None:
-        """Tells of work that had no lease: a fallback to the CPU, or a skip."""
+        """Tells of work that had no lease, within so many seconds; `run` and `gpu_task` do it by themselves.
+
+        Raises:
+            ArbiterError: the call failed.
+        """
         request = pb.ReportWorkRequest(
             task_type=task_type,
             holder=self._connection.holder(),
             report=_convert.work_report(report),
             context=None if context is None else _convert.work_context(context),
         )
-        self._connection.unary("ReportWork", request)
+        self._connection.unary("ReportWork", request, seconds=seconds)
 
     def snapshot(
         self, gpus: Iterable[str] = (), *, processes: bool = False, max_tickets: int = 0

@@ -20,6 +20,11 @@ RpcError = grpc.RpcError
 
 T = TypeVar("T")
 M = TypeVar("M")
+L = TypeVar("L")
+
+# A piece of work of the user's, with the lease and without.
+GpuWork = Callable[[L], T]
+CpuWork = Callable[[], T]
 
 
 # Who reads a stream handles its events. Otherwise a thread of gRPC's does, which can be in the middle of

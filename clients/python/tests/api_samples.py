@@ -1,0 +1,160 @@
+"""The public API as programs use it: type checkers must accept each line, and infer what `assert_type` says.
+
+Never run; `make check` reads it with mypy strict, and pyright accepts it, too.
+"""
+
+import asyncio
+from typing import assert_type
+
+from gpuarbiter import (
+    Arbiter,
+    ArbiterUnavailable,
+    AsyncArbiter,
+    AsyncLease,
+    ConsistencyCheck,
+    FallbackToCpu,
+    Lease,
+    Mismatch,
+    Skipped,
+    YieldRequest,
+    current_lease,
+    default_arbiter,
+    default_async_arbiter,
+    gpu_task,
+)
+
+
+def yielding(lease: Lease, request: YieldRequest) -> None:
+    print(lease.lease_id, request.reason, request.remaining)
+
+
+def lease_for_a_block(arbiter: Arbiter) -> None:
+    with arbiter.lease("ASR", memory="6GiB", max_wait="3s", on_yield=yielding) as lease:
+        assert_type(lease, Lease)
+        assert_type(lease.visible_devices, str)
+        assert_type(lease.unmanaged, bool)
+        lease.note_peak("2GiB")
+
+
+def outcome_by_value(arbiter: Arbiter) -> str:
+    match arbiter.acquire("ASR", busy_policy="FALLBACK_CPU"):
+        case Lease() as lease:
+            with lease:
+                return lease.visible_devices
+        case FallbackToCpu():
+            return "cpu"
+        case Skipped(reason=reason):
+            return reason
+
+
+async def asynchronously(arbiter: AsyncArbiter) -> None:
+    async with arbiter.lease("ASR") as lease:
+        assert_type(lease, AsyncLease)
+        await lease.renew(extend_hold="30s")
+
+
+def settings() -> Arbiter:
+    return Arbiter("unix:/run/arbiter.sock", token="secret", on_unavailable="proceed")
+
+
+# -- the decorator ---------------------------------------------------------------------------------
+
+
+@gpu_task("ASR", memory="6GiB")
+def transcribe(audio: bytes, language: str = "en", *, lease: Lease | None = None) -> str:
+    assert lease is not None
+    return f"{len(audio)} {language} {lease.visible_devices} {current_lease().lease_id}"
+
+
+def on_cpu(audio: bytes) -> list[str]:
+    return [str(len(audio))]
+
+
+async def on_cpu_async(audio: bytes) -> list[str]:
+    return [str(len(audio))]
+
+
+@gpu_task("ASR", cpu=on_cpu, busy_policy="FALLBACK_CPU", consistency=ConsistencyCheck(0.01, "exact"))
+def falls_back(audio: bytes) -> list[str]:
+    return [str(audio)]
+
+
+@gpu_task("REPAIR", on_skip=None, busy_policy="SKIP")
+def may_skip(text: str) -> str:
+    return text
+
+
+@gpu_task("ASR")
+async def transcribe_async(audio: bytes) -> str:
+    return str(audio)
+
+
+@gpu_task("ASR", cpu=on_cpu_async, on_skip=0, arbiter=AsyncArbiter())
+async def falls_back_async(audio: bytes) -> list[str]:
+    return [str(audio)]
+
+
+@gpu_task("REPAIR", on_skip=None)
+async def may_skip_async(text: str) -> str:
+    return text
+
+
+class Model:
+    @gpu_task("LLM")
+    def answer(self, question: str) -> int:
+        return len(question)
+
+    @gpu_task("LLM", on_skip="")
+    async def answer_async(self, question: str) -> int:
+        return len(question)
+
+    @staticmethod
+    @gpu_task("LLM")
+    def size() -> int:
+        return 7
+
+
+async def decorated(audio: bytes, model: Model, lease: Lease) -> None:
+    assert_type(transcribe(audio, "de"), str)
+    assert_type(transcribe(audio, lease=lease), str)
+    assert_type(falls_back(audio), list[str])
+    assert_type(may_skip("text"), str | None)
+    assert_type(await transcribe_async(audio), str)
+    assert_type(await falls_back_async(audio), list[str] | int)
+    assert_type(await may_skip_async("text"), str | None)
+    assert_type(model.answer("why?"), int)
+    assert_type(await model.answer_async(question="why?"), int | str)
+    assert_type(Model.size(), int)
+    transcribe("no bytes")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    falls_back()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+# -- functions without a decorator -----------------------------------------------------------------
+
+
+async def told(mismatch: Mismatch) -> None:
+    print(mismatch.task_type, mismatch.gpu_result, mismatch.cpu_result)
+
+
+def close_enough(gpu: float, cpu: float) -> bool:
+    return abs(gpu - cpu) < 1
+
+
+async def run(arbiter: Arbiter, asynchronous: AsyncArbiter, audio: bytes) -> None:
+    assert_type(arbiter.run("ASR", lambda lease: lease.visible_devices), str)
+    assert_type(arbiter.run("ASR", lambda lease: lease.fencing_token, cpu=lambda: 0), int)
+    assert_type(default_arbiter().run("ASR", lambda _lease: audio, on_skip=None, memory="1GiB"), bytes | None)
+    check = ConsistencyCheck(0.1, close_enough, on_mismatch=told)
+    gave = await asynchronous.run(
+        "ASR",
+        lambda _lease: transcribe_async(audio),
+        cpu=lambda: asyncio.to_thread(on_cpu, audio),
+        on_skip=None,
+        consistency=check,
+    )
+    assert_type(gave, str | list[str] | None)
+    assert_type(check.counts.mismatched, int)
+    try:
+        await default_async_arbiter().run("ASR", lambda _lease: transcribe_async(audio))
+    except ArbiterUnavailable as failure:
+        assert_type(failure.transient, bool)

@@ -63,16 +63,17 @@ check: $(STAMP) $(NODE_STAMP)  ## Lint, types, layers, contract, generated code:
 	$(BIN)/mypy clients/python/tests/api_samples.py
 	$(BIN)/lint-imports
 	cd clients/ts && npx --no-install buf lint ../.. && npx --no-install buf format --diff --exit-code ../..
+	cd clients/ts && npm run --silent check
 	$(PYTHON) -m tools.breaking
 	$(PYTHON) -m tools.generate --check
 
 fix: $(STAMP) $(NODE_STAMP)  ## Mends what can be mended: format, lint, generated code.
 	$(BIN)/ruff format $(PYTHON_CODE)
 	$(BIN)/ruff check --fix $(PYTHON_CODE)
-	cd clients/ts && npx --no-install buf format -w ../..
+	cd clients/ts && npx --no-install buf format -w ../.. && npm run --silent fix
 	$(PYTHON) -m tools.generate
 
-proto: $(STAMP)  ## Regenerates everything generated: stubs, the synchronous client, reference pages.
+proto: $(STAMP) $(NODE_STAMP)  ## Regenerates everything generated: stubs in both languages, the synchronous client, reference pages.
 	$(PYTHON) -m tools.generate
 
 bench: $(STAMP)  ## Measures against the bare floors, and writes bench/results.md. QUICK=1 only shows that it runs.

@@ -17,6 +17,7 @@ from tools.dashboards import dashboards
 from tools.limits_reference import limits_reference
 from tools.metrics_reference import metrics_reference
 from tools.reference import configuration_reference
+from tools.typescript_stubs import typescript_stubs
 from tools.unasync import sync_client
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,6 +52,7 @@ def stubs() -> Files:
 
 GENERATORS: list[Callable[[], Files]] = [
     stubs,
+    typescript_stubs,
     sync_client,
     configuration_reference,
     limits_reference,

@@ -1,0 +1,252 @@
+/** The arbiter of this node, as its clients call it. */
+import { create } from "@bufbuild/protobuf";
+import { releasedOf, yieldOf } from "./answers.js";
+import { Asking } from "./asking.js";
+import { now } from "./clock.js";
+import { ArbiterUnavailable, Declined, FallbackToCpu } from "./errors.js";
+import {
+  type AcquireRequest,
+  CheckFenceRequestSchema,
+  ReleaseRequestSchema,
+  RenewRequestSchema,
+  ReportWorkRequestSchema,
+  ResizeRequestSchema,
+} from "./gen/gpuarbiter/v1/gpu_arbiter_pb.js";
+import type { Lease as LeaseMessage } from "./gen/gpuarbiter/v1/lease_pb.js";
+import type { ArbiterSnapshot } from "./gen/gpuarbiter/v1/snapshot_pb.js";
+import { HeldLease } from "./held-lease.js";
+import { holderOf } from "./holder.js";
+import type { Abortable, Lease } from "./lease.js";
+import { type Logger, stderrLogger } from "./logger.js";
+import type { Callbacks } from "./notices.js";
+import { acquireRequest, type RequestOptions, set, sharingOf, workContext, workReport } from "./options.js";
+import type { Acquired, Outcome } from "./outcomes.js";
+import { Session } from "./session.js";
+import { type OnUnavailable, resolveAddress, resolveOnUnavailable, resolveToken } from "./settings.js";
+import { type SnapshotOptions, snapshot, type WatchOptions, watch } from "./snapshots.js";
+import { timing } from "./timing.js";
+import { currentTrace } from "./tracing.js";
+import { UnarbitratedLease } from "./unarbitrated-lease.js";
+import { type Duration, durationMessage, optionalMs, parseBytes, type Size } from "./units.js";
+import type { Fence, Queued, Released, WorkContext, WorkReport, YieldRequest } from "./values.js";
+import { settled } from "./waiting.js";
+import { runUnderLease, type WorkOptions } from "./work.js";
+
+/** Where the arbiter is, and who asks. */
+export interface ClientOptions {
+  /** "host:port" or "unix:/path"; otherwise GPU_ARBITER_ADDRESS, otherwise 127.0.0.1:50051. */
+  readonly address?: string | undefined;
+  /** A stable name of this program; one made of program, host and pid otherwise. */
+  readonly clientId?: string | undefined;
+  /** A bearer token, where the arbiter asks for one; otherwise GPU_ARBITER_TOKEN. */
+  readonly token?: string | undefined;
+  /** What to do when the arbiter is out of reach; otherwise GPU_ARBITER_ON_UNAVAILABLE, otherwise "fail". */
+  readonly onUnavailable?: OnUnavailable | undefined;
+  /** Where warnings go; stderr unless told. */
+  readonly logger?: Logger | undefined;
+}
+
+/** Everything about a lease that can be said when it is asked for. */
+export interface LeaseOptions extends RequestOptions, Callbacks {
+  /** Gives up the wait: the request is taken back, and the signal's reason is thrown. */
+  readonly signal?: AbortSignal | undefined;
+  /** Called while waiting, whenever the arbiter says where the request stands. */
+  readonly onQueued?: ((queued: Queued) => unknown) | undefined;
+  /** As in ClientOptions, for this lease. */
+  readonly onUnavailable?: OnUnavailable | undefined;
+}
+
+/** Which lease of another process is meant. */
+export interface LeaseTarget extends Abortable {
+  readonly leaseId: string;
+  /** When given and not the lease's, nothing is done: StaleToken. */
+  readonly fencingToken?: bigint | undefined;
+}
+
+/**
+ * A client of one arbiter; make one per program and keep it. All its leases share one stream. Throws a RangeError when
+ * an option, or the environment, says something that cannot be.
+ */
+export class GpuArbiterClient implements AsyncDisposable {
+  readonly #session: Session;
+  readonly #onUnavailable: OnUnavailable;
+  readonly #logger: Logger;
+  readonly #held = new Set<HeldLease>();
+  readonly #asking = new Map<AbortController, Promise<unknown>>();
+
+  constructor(options: ClientOptions = {}) {
+    const address = resolveAddress(options.address);
+    this.#session = new Session({ address, token: resolveToken(options.token) }, options.clientId);
+    this.#onUnavailable = resolveOnUnavailable(options.onUnavailable);
+    this.#logger = options.logger ?? stderrLogger;
+  }
+
+  /** Where the arbiter is. */
+  get address(): string {
+    return this.#session.target.address;
+  }
+
+  /**
+   * Asks for a lease, and waits as long as its policy says. A lease that comes is to be released; a decline is an
+   * outcome, too. Throws WaitTimeout, ArbiterUnavailable, … (see errors), a RangeError or TypeError when an option says
+   * something that cannot be asked for, and the signal's reason.
+   */
+  async acquire(taskType: string, options: LeaseOptions = {}): Promise<Acquired> {
+    options.signal?.throwIfAborted();
+    const onUnavailable = resolveOnUnavailable(options.onUnavailable ?? this.#onUnavailable);
+    const request = acquireRequest(taskType, options, await currentTrace());
+    try {
+      return await this.#ask(request, options);
+    } catch (failure) {
+      if (!(failure instanceof ArbiterUnavailable) || onUnavailable === "fail" || this.#session.closed) {
+        throw failure;
+      }
+      this.#logger.warn(`${taskType} proceeds without a lease: ${failure.message}`);
+      return { kind: "granted", lease: new UnarbitratedLease(taskType, request.requestId) };
+    }
+  }
+
+  /** As `acquire`, but a decline is thrown: Skipped or FallbackToCpu. For `await using`. */
+  async lease(taskType: string, options: LeaseOptions = {}): Promise<Lease> {
+    const acquired = await this.acquire(taskType, options);
+    if (acquired.kind !== "granted") {
+      throw acquired.decline;
+    }
+    return acquired.lease;
+  }
+
+  /**
+   * Acquires, does the work, and releases with a report of how it went, in every way out. What the work throws is
+   * thrown. The signal of the options gives up the wait, and then aborts the lease's signal.
+   */
+  withGpuLease<T, C = undefined>(
+    taskType: string,
+    work: (lease: Lease) => T | Promise<T>,
+    options: WorkOptions<C> = {},
+  ): Promise<Outcome<T, C>> {
+    return runUnderLease(this, taskType, work, options);
+  }
+
+  async #ask(request: AcquireRequest, options: LeaseOptions): Promise<Acquired> {
+    const closing = new AbortController();
+    const signal = options.signal === undefined ? closing.signal : AbortSignal.any([options.signal, closing.signal]);
+    const { onQueued } = options;
+    const answering = new Asking(this.#session, request, { onQueued, signal, logger: this.#logger }).answer();
+    this.#asking.set(closing, answering);
+    try {
+      const answer = await answering;
+      if (answer instanceof Declined) {
+        return answer instanceof FallbackToCpu
+          ? { kind: "fallbackToCpu", decline: answer }
+          : { kind: "skipped", decline: answer };
+      }
+      const lease = new HeldLease(this.#session, request, answer, options, this.#logger, (over) =>
+        this.#held.delete(over),
+      );
+      this.#held.add(lease);
+      return { kind: "granted", lease };
+    } finally {
+      this.#asking.delete(closing);
+    }
+  }
+
+  /** Ends a lease, or takes a waiting request back, by its id. What has ended already is no error. */
+  async release(
+    target: ({ readonly leaseId: string } | { readonly requestId: string }) &
+      Abortable & { readonly fencingToken?: bigint | undefined; readonly report?: WorkReport | undefined },
+  ): Promise<Released> {
+    const value = create(ReleaseRequestSchema, {
+      target:
+        "leaseId" in target
+          ? { case: "leaseId", value: target.leaseId }
+          : { case: "requestId", value: target.requestId },
+      fencingToken: target.fencingToken ?? 0n,
+      ...set("report", target.report === undefined ? undefined : workReport(target.report)),
+    });
+    return releasedOf(await this.#session.ask({ case: "release", value }, { signal: target.signal }));
+  }
+
+  /** Renews a lease by its id. Throws LeaseEnded when it is over. */
+  async renew(target: LeaseTarget & { readonly extendHold?: Duration | undefined }): Promise<{
+    readonly ttlRemainingMs: number | undefined;
+    readonly holdRemainingMs: number | undefined;
+    readonly pendingYield: YieldRequest | undefined;
+  }> {
+    const value = create(RenewRequestSchema, {
+      leaseId: target.leaseId,
+      fencingToken: target.fencingToken ?? 0n,
+      ...set("extendHold", durationMessage(target.extendHold)),
+    });
+    const reply = await this.#session.ask({ case: "renew", value }, { signal: target.signal });
+    return {
+      ttlRemainingMs: optionalMs(reply.ttlRemaining),
+      holdRemainingMs: optionalMs(reply.holdRemaining),
+      pendingYield: reply.pendingYield === undefined ? undefined : yieldOf(reply.pendingYield),
+    };
+  }
+
+  /** Changes what a lease commits, by its id; the lease as it is then. Throws ResizeRefused when it does not fit. */
+  async resize(
+    target: LeaseTarget & { readonly memory?: Size | undefined; readonly shared?: boolean | undefined },
+  ): Promise<LeaseMessage | undefined> {
+    const value = create(ResizeRequestSchema, {
+      leaseId: target.leaseId,
+      fencingToken: target.fencingToken ?? 0n,
+      ...set("memoryBytes", target.memory === undefined ? undefined : parseBytes(target.memory)),
+      sharing: sharingOf(target.shared),
+    });
+    return (await this.#session.ask({ case: "resize", value }, { signal: target.signal })).lease;
+  }
+
+  /** Whether a live lease on a GPU (key, index or UUID) has this fencing token. */
+  async checkFence(gpu: string, fencingToken: bigint, options: Abortable = {}): Promise<Fence> {
+    const value = create(CheckFenceRequestSchema, { gpu, fencingToken });
+    const { current, newestToken } = await this.#session.ask({ case: "checkFence", value }, options);
+    return { current, newestToken };
+  }
+
+  /** Tells of work that had no lease: a fallback to the CPU, or a skip. */
+  async reportWork(
+    taskType: string,
+    report: WorkReport,
+    options: { readonly context?: WorkContext | undefined } & Abortable = {},
+  ): Promise<void> {
+    const trace = await currentTrace();
+    const value = create(ReportWorkRequestSchema, {
+      taskType,
+      holder: holderOf(this.#session.clientId, ""),
+      report: workReport(report),
+      ...set("context", options.context === undefined ? undefined : workContext(options.context)),
+      ...trace,
+    });
+    await this.#session.ask({ case: "reportWork", value }, { signal: options.signal });
+  }
+
+  /** The state of the arbiter: GPUs with their memory ledger, leases, queue. */
+  snapshot(options: SnapshotOptions = {}): Promise<ArbiterSnapshot> {
+    return snapshot(this.#session.target, options);
+  }
+
+  /** The state, and again whenever it changes; it ends by ArbiterUnavailable when the arbiter goes. */
+  watch(options: WatchOptions = {}): AsyncIterable<ArbiterSnapshot> {
+    return watch(this.#session.target, options);
+  }
+
+  /** Takes back what waits, releases what is held (detached leases excepted), and closes the line. */
+  async close(): Promise<void> {
+    const deadline = now() + timing.releaseMs;
+    for (const closing of this.#asking.keys()) {
+      closing.abort(new Error("this client is closed"));
+    }
+    await settled(Promise.allSettled(this.#asking.values()), timing.withdrawMs);
+    const leaving = [...this.#held].map((lease) =>
+      lease.detached ? lease.abandon() : lease.leave(lease.reported, Math.max(0, deadline - now())),
+    );
+    await Promise.all(leaving);
+    await this.#session.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+}

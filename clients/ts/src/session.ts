@@ -1,0 +1,98 @@
+/**
+ * The Session of a client: one line at a time, shared by all its leases, opened when it is needed.
+ *
+ * Law: who needs a line while one is being opened waits for that one. After each break the process is attested anew,
+ * because a restarted arbiter knows no old proof.
+ */
+import { readAttestation } from "./attestation.js";
+import { now } from "./clock.js";
+import type { SessionResponse } from "./gen/gpuarbiter/v1/gpu_arbiter_pb.js";
+import { holderOf } from "./holder.js";
+import { Line, type Question, unanswered } from "./line.js";
+import { placeOf } from "./settings.js";
+import { timing } from "./timing.js";
+import { abortable, settled } from "./waiting.js";
+import type { Target } from "./wire.js";
+
+type Answer = SessionResponse["answer"];
+/** The answer to a question: the message of the same name. */
+export type AnswerTo<K extends Question["case"]> = Extract<Answer, { case: K }> extends { value: infer V } ? V : never;
+
+/** How a call may be given up. */
+export interface CallOptions {
+  readonly ms?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+export class Session {
+  readonly target: Target;
+  readonly clientId: string | undefined;
+  #line: Promise<Line> | undefined;
+  readonly #closing = new AbortController();
+
+  constructor(target: Target, clientId: string | undefined) {
+    this.target = target;
+    this.clientId = clientId;
+  }
+
+  get closed(): boolean {
+    return this.#closing.signal.aborted;
+  }
+
+  /** The line; opened if there is none. */
+  async line(signal?: AbortSignal): Promise<Line> {
+    for (;;) {
+      this.#closing.signal.throwIfAborted();
+      signal?.throwIfAborted();
+      if (this.#line === undefined) {
+        const opening = this.#open();
+        this.#line = opening;
+        opening.catch(() => {
+          if (this.#line === opening) {
+            this.#line = undefined;
+          }
+        });
+      }
+      const asked = this.#line;
+      const line = await abortable(asked, signal);
+      if (line.usable) {
+        return line;
+      }
+      if (this.#line === asked) {
+        this.#line = undefined;
+      }
+    }
+  }
+
+  async #open(): Promise<Line> {
+    const { signal } = this.#closing;
+    const attestation = await readAttestation(placeOf(this.target.address));
+    return await Line.open(this.target, holderOf(this.clientId, attestation), signal);
+  }
+
+  /** A call with one answer, within so long. */
+  async ask<K extends Question["case"] & Answer["case"] & string>(
+    question: Extract<Question, { case: K }>,
+    options: CallOptions = {},
+  ): Promise<AnswerTo<K>> {
+    const { signal, ms = timing.callMs } = options;
+    const until = now() + ms;
+    const line = this.line(signal);
+    if (!(await settled(line, ms))) {
+      throw unanswered(this.target, ms);
+    }
+    const answer = await abortable((await line).ask(question, Math.max(0, until - now())), signal);
+    return answer.value as AnswerTo<K>;
+  }
+
+  /** Ends it; what is still open fails. */
+  async close(): Promise<void> {
+    const line = this.#line;
+    this.#closing.abort(new Error("this client is closed"));
+    this.#line = undefined;
+    await line?.then(
+      (each) => each.end(),
+      () => {},
+    );
+  }
+}

@@ -1,0 +1,95 @@
+/**
+ * Waiting that can be given up: by a signal, by time.
+ *
+ * Law: whatever ends the wait, no listener and no timer of it is left.
+ */
+
+/** What a promise comes to, unless the signal comes first: then its reason is thrown, and the promise is left alone. */
+export function abortable<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) {
+    return promise;
+  }
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(signal.reason);
+    if (signal.aborted) {
+      promise.catch(() => {});
+      abort();
+      return;
+    }
+    signal.addEventListener("abort", abort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
+  });
+}
+
+/** Waits; throws the signal's reason when that comes first. */
+export function sleep(ms: number, signal?: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    if (signal?.aborted) {
+      reject(signal.reason);
+      return;
+    }
+    const abort = () => {
+      clearTimeout(timer);
+      reject(signal?.reason);
+    };
+    const timer = setTimeout(() => {
+      signal?.removeEventListener("abort", abort);
+      resolve();
+    }, ms);
+    signal?.addEventListener("abort", abort, { once: true });
+  });
+}
+
+/** Waits until a promise has settled, in whatever way, for at most so long; whether it has. */
+export async function settled(promise: Promise<unknown>, ms: number): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<false>((resolve) => {
+    timer = setTimeout(() => resolve(false), ms);
+  });
+  try {
+    return await Promise.race([
+      promise.then(
+        () => true,
+        () => true,
+      ),
+      late,
+    ]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** A flag that can be waited for; once up, it stays up. */
+export class Flag {
+  #up = false;
+  readonly #waiters = new Set<() => void>();
+
+  get up(): boolean {
+    return this.#up;
+  }
+
+  raise(): void {
+    this.#up = true;
+    for (const wake of this.#waiters) {
+      wake();
+    }
+    this.#waiters.clear();
+  }
+
+  /** Waits for the flag, for at most so long; whether it is up. */
+  wait(ms: number): Promise<boolean> {
+    if (this.#up || ms <= 0) {
+      return Promise.resolve(this.#up);
+    }
+    return new Promise((resolve) => {
+      const wake = () => {
+        clearTimeout(timer);
+        this.#waiters.delete(wake);
+        resolve(this.#up);
+      };
+      // Timers hold no more than 31 bits.
+      const timer = setTimeout(wake, Math.min(ms, 2 ** 31 - 1));
+      this.#waiters.add(wake);
+    });
+  }
+}

@@ -1,0 +1,25 @@
+/** The shortest way: one client per process, made of the environment when it is first needed. */
+import { GpuArbiterClient } from "./client.js";
+import type { Lease } from "./lease.js";
+import type { Outcome } from "./outcomes.js";
+import { runUnderLease, type WorkOptions } from "./work.js";
+
+let shared: GpuArbiterClient | undefined;
+
+/** The client of this process, for the arbiter that the environment names. */
+export function sharedClient(): GpuArbiterClient {
+  shared ??= new GpuArbiterClient();
+  return shared;
+}
+
+/**
+ * Acquires a lease, runs `work(lease)`, and releases it with a report of how the work went, in every way out. As
+ * `GpuArbiterClient.withGpuLease`, with the client of the options or the one of this process.
+ */
+export function withGpuLease<T, C = undefined>(
+  taskType: string,
+  work: (lease: Lease) => T | Promise<T>,
+  options: WorkOptions<C> & { readonly client?: GpuArbiterClient | undefined } = {},
+): Promise<Outcome<T, C>> {
+  return runUnderLease(options.client ?? sharedClient(), taskType, work, options);
+}

@@ -1,0 +1,72 @@
+/**
+ * Work under a lease.
+ *
+ * Law: in every way out the lease is given back, with the news how the work went; what the work threw counts more than
+ * a release that failed.
+ */
+import type { GpuArbiterClient, LeaseOptions } from "./client.js";
+import { HeldLease } from "./held-lease.js";
+import type { Lease } from "./lease.js";
+import type { Outcome } from "./outcomes.js";
+import { reportOf } from "./reporting.js";
+import { UnarbitratedLease } from "./unarbitrated-lease.js";
+
+/** As for a lease; and the work to do where there is no GPU. */
+export interface WorkOptions<C = undefined> extends LeaseOptions {
+  /** Does the work on the CPU when the arbiter says so (busyPolicy FALLBACK_CPU); it is reported. */
+  readonly onCpu?: ((signal: AbortSignal | undefined) => C | Promise<C>) | undefined;
+}
+
+export async function runUnderLease<T, C>(
+  client: GpuArbiterClient,
+  taskType: string,
+  work: (lease: Lease) => T | Promise<T>,
+  options: WorkOptions<C>,
+): Promise<Outcome<T, C>> {
+  const acquired = await client.acquire(taskType, options);
+  switch (acquired.kind) {
+    case "skipped":
+      return acquired;
+    case "fallbackToCpu":
+      return { ...acquired, value: await onCpu(client, taskType, options) };
+    case "granted":
+      return { kind: "granted", value: await onGpu(acquired.lease, work, options.signal), lease: acquired.lease };
+  }
+}
+
+async function onGpu<T>(lease: Lease, work: (lease: Lease) => T | Promise<T>, signal: AbortSignal | undefined) {
+  if (!(lease instanceof HeldLease || lease instanceof UnarbitratedLease)) {
+    throw new TypeError("not a lease of this library");
+  }
+  const stop = () => lease.stop(signal?.reason);
+  signal?.addEventListener("abort", stop, { once: true });
+  let failed: { readonly error: unknown } | undefined;
+  try {
+    signal?.throwIfAborted();
+    return await work(lease);
+  } catch (error) {
+    failed = { error };
+    throw error;
+  } finally {
+    signal?.removeEventListener("abort", stop);
+    await lease.leave(lease.reported ?? reportOf(failed, lease.heldMs));
+  }
+}
+
+async function onCpu<C>(client: GpuArbiterClient, taskType: string, options: WorkOptions<C>): Promise<C> {
+  if (options.onCpu === undefined) {
+    return undefined as C;
+  }
+  const began = performance.now();
+  let failed: { readonly error: unknown } | undefined;
+  try {
+    return await options.onCpu(options.signal);
+  } catch (error) {
+    failed = { error };
+    throw error;
+  } finally {
+    const report = { ...reportOf(failed, performance.now() - began), device: "CPU" } as const;
+    // The work is done; that nobody could be told of it is no reason to fail it.
+    await client.reportWork(taskType, report, { context: options.context }).catch(() => {});
+  }
+}

@@ -5,7 +5,7 @@
  */
 import { readFileSync, readlinkSync } from "node:fs";
 import { hostname } from "node:os";
-import { basename, extname } from "node:path";
+import { basename, dirname, extname } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { type Holder, HolderSchema } from "./gen/gpuarbiter/v1/lease_pb.js";
 
@@ -28,8 +28,10 @@ export function holderOf(clientId: string | undefined, attestation: string): Hol
 }
 
 /** A name such as "train-node7-4711": unique while the process lives, at most 128 characters. */
-export function defaultClientId(script: string | undefined = process.argv[1], host: string = hostname()): string {
-  const program = script === undefined ? "node" : basename(script, extname(script)) || "node";
+export function defaultClientId(script: string = process.argv[1] ?? "", host: string = hostname()): string {
+  const file = basename(script, extname(script));
+  // What is called index says nothing; its folder does.
+  const program = (file === "index" ? basename(dirname(script)) : file) || "node";
   const tail = `-${host}-${process.pid}`;
   return (program.slice(0, Math.max(1, MAX_CLIENT_ID - tail.length)) + tail).slice(-MAX_CLIENT_ID);
 }

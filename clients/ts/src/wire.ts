@@ -7,7 +7,8 @@
  */
 import { connect as connectSocket, type Socket } from "node:net";
 import { type Client, createClient, type Interceptor } from "@connectrpc/connect";
-import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
+import { createGrpcTransport } from "@connectrpc/connect-node";
+import { Connection } from "./connection.js";
 import { ArbiterUnavailable } from "./errors.js";
 import { GpuArbiter } from "./gen/gpuarbiter/v1/gpu_arbiter_pb.js";
 import { type Place, placeOf } from "./settings.js";
@@ -30,30 +31,20 @@ export interface Wire {
 export async function openWire(target: Target, signal?: AbortSignal): Promise<Wire> {
   const place = placeOf(target.address);
   const socket = await connected(place, target.address, signal);
-  const broken = new AbortController();
-  socket.once("close", () =>
-    broken.abort(
-      new ArbiterUnavailable(`the connection to the arbiter at ${target.address} broke`, {
-        code: "UNAVAILABLE",
-        mayHaveArrived: true,
-      }),
-    ),
-  );
   const baseUrl = "path" in place ? "http://localhost" : `http://${target.address}`;
-  const sessionManager = new Http2SessionManager(
-    baseUrl,
-    { pingIntervalMs: timing.pingIntervalMs, pingTimeoutMs: timing.pingTimeoutMs, pingIdleConnection: true },
-    { createConnection: () => socket },
-  );
+  const connection = new Connection(baseUrl, socket);
+  const broken = new AbortController();
+  socket.once("close", () => {
+    const why = connection.why === "" ? "" : `: ${connection.why}`;
+    const message = `the connection to the arbiter at ${target.address} broke${why}`;
+    broken.abort(new ArbiterUnavailable(message, { code: "UNAVAILABLE", mayHaveArrived: true }));
+  });
   const interceptors = target.token === undefined ? [] : [bearing(target.token)];
-  const transport = createGrpcTransport({ baseUrl, sessionManager, interceptors });
+  const transport = createGrpcTransport({ baseUrl, sessionManager: connection, interceptors });
   return {
     client: createClient(GpuArbiter, transport),
     broken: broken.signal,
-    close: () => {
-      sessionManager.abort();
-      socket.destroy();
-    },
+    close: () => connection.close(),
   };
 }
 
@@ -95,7 +86,7 @@ function connected(place: Place, address: string, signal: AbortSignal | undefine
     const stands = () =>
       finish(() => {
         socket.setNoDelay(true);
-        // Whoever uses the socket listens, too; without any listener an error would end the program.
+        // Without any listener an error would end the program.
         socket.on("error", () => {});
         resolve(socket);
       });

@@ -31,6 +31,7 @@ export class Arbiterd implements AsyncDisposable {
   #process: ChildProcess | undefined;
   #address = "";
   #socket = "";
+  #http = "";
   readonly #said: string[] = [];
 
   private constructor(settings: readonly string[]) {
@@ -54,6 +55,15 @@ export class Arbiterd implements AsyncDisposable {
   /** unix:/path */
   get socket(): string {
     return this.#socket;
+  }
+
+  /** The samples of a metric whose labels hold all of these texts, summed. */
+  async metric(name: string, ...labels: string[]): Promise<number> {
+    const page = await (await fetch(`http://${this.#http}/metrics`)).text();
+    const samples = page
+      .split("\n")
+      .filter((line) => line.startsWith(`${name}{`) && labels.every((each) => line.includes(each)));
+    return samples.reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(" "))), 0);
   }
 
   /** All that it has said. */
@@ -88,6 +98,8 @@ export class Arbiterd implements AsyncDisposable {
     for (const part of (await ready).split(", ")) {
       if (part.startsWith("unix:")) {
         this.#socket = part;
+      } else if (part.startsWith("http ")) {
+        this.#http = part.slice("http ".length);
       }
     }
   }

@@ -32,6 +32,7 @@ export class Arbiterd implements AsyncDisposable {
   #address = "";
   #socket = "";
   #http = "";
+  #state = "state";
   readonly #said: string[] = [];
 
   private constructor(settings: readonly string[]) {
@@ -71,8 +72,9 @@ export class Arbiterd implements AsyncDisposable {
     return this.#said.join("\n");
   }
 
-  /** Starts it again; on another state, if one is named. */
-  async start(state = "state"): Promise<void> {
+  /** Starts it again; from now on on another state, if one is named. */
+  async start(state = this.#state): Promise<void> {
+    this.#state = state;
     const settings = ["gpus=sim:1x24GiB", `listen.grpc=${this.#address}`, "listen.http=127.0.0.1:0", ...this.#settings];
     const flags = settings.flatMap((each) => ["--set", each]);
     const child = spawn(PYTHON, ["-m", "gpuarbiter_server.cli", "serve", ...flags], {

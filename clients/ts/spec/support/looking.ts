@@ -43,3 +43,8 @@ export async function nothingLeftAt(address: string, ms = 2_000): Promise<void> 
   };
   await until(left, "nothing to be left at the arbiter", ms);
 }
+
+/** Waits until a signal is aborted. */
+export async function aborted(signal: AbortSignal): Promise<void> {
+  await until(() => signal.aborted, "the signal to be aborted");
+}

@@ -1,0 +1,127 @@
+/** Given up at each stage: nothing is left at the arbiter. */
+import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
+import { GpuArbiterClient } from "../src/index.js";
+import { Arbiterd } from "./support/arbiterd.js";
+import { BadLine } from "./support/bad-line.js";
+import { aborted, leftAt, nothingLeftAt } from "./support/looking.js";
+
+let arbiter: Arbiterd;
+let client: GpuArbiterClient;
+beforeAll(async () => {
+  arbiter = await Arbiterd.start("policies.TRAIN={max_hold: 1h, max_wait: 30s}", "cooldown=0s");
+});
+afterAll(() => arbiter[Symbol.asyncDispose]());
+beforeEach(async () => {
+  await nothingLeftAt(arbiter.address);
+  client = new GpuArbiterClient({ address: arbiter.address, clientId: "worker" });
+  return () => client.close();
+});
+
+test("before it is asked", async () => {
+  const never = () => expect.unreachable();
+  await expect(client.acquire("TRAIN", { signal: AbortSignal.abort("no") })).rejects.toBe("no");
+  await expect(client.withGpuLease("TRAIN", never, { signal: AbortSignal.abort("no") })).rejects.toBe("no");
+  await expect(client.snapshot({ signal: AbortSignal.abort("no") })).rejects.toBe("no");
+  await expect(client.release({ leaseId: "x", signal: AbortSignal.abort("no") })).rejects.toBe("no");
+  await nothingLeftAt(arbiter.address);
+});
+
+test("at any moment while it is asked", async () => {
+  // A request on a fresh line takes a few milliseconds; each turn gives up a little later.
+  for (let delay = 0; delay < 12; delay += 0.5) {
+    await using fresh = new GpuArbiterClient({ address: arbiter.address, clientId: "worker" });
+    const control = new AbortController();
+    const began = performance.now();
+    const asking = fresh.lease("TRAIN", { signal: control.signal }).then(
+      (lease) => lease.release(),
+      (reason: unknown) => expect(reason).toBe("enough"),
+    );
+    while (performance.now() - began < delay) {
+      await new Promise(setImmediate);
+    }
+    control.abort("enough");
+    await asking;
+    // The disconnect grace is longer than this waits.
+    await nothingLeftAt(arbiter.address, 1_000);
+  }
+});
+
+test("while it waits", async () => {
+  await using first = await client.lease("TRAIN");
+  const control = new AbortController();
+  const asking = client.acquire("TRAIN", { signal: control.signal, onQueued: () => control.abort("enough") });
+  await expect(asking).rejects.toBe("enough");
+  expect(await leftAt(arbiter.address)).toEqual({ leases: 1, waiting: 0 });
+  first.check();
+});
+
+test("while it waits on a line that broke", async () => {
+  await using line = await BadLine.before(arbiter.address);
+  await using behind = new GpuArbiterClient({ address: line.address, clientId: "worker" });
+  await using _first = await client.lease("TRAIN");
+  const control = new AbortController();
+  const asking = behind.acquire("TRAIN", {
+    signal: control.signal,
+    onQueued: () => {
+      line.reset();
+      // In the pause before it is asked again.
+      setTimeout(() => control.abort("enough"), 30);
+    },
+  });
+  await expect(asking).rejects.toBe("enough");
+  expect(await leftAt(arbiter.address)).toEqual({ leases: 1, waiting: 0 });
+});
+
+test("while the work goes on", async () => {
+  const control = new AbortController();
+  let seen: unknown;
+  const working = client.withGpuLease(
+    "TRAIN",
+    async (lease) => {
+      control.abort("enough");
+      await aborted(lease.signal);
+      seen = lease.signal.reason;
+      lease.signal.throwIfAborted();
+    },
+    { signal: control.signal },
+  );
+  await expect(working).rejects.toBe("enough");
+  expect(seen).toBe("enough");
+  await nothingLeftAt(arbiter.address);
+});
+
+test("while it is released, the release goes on", async () => {
+  const lease = await client.lease("TRAIN");
+  const control = new AbortController();
+  const releasing = lease.release(undefined, { signal: control.signal });
+  control.abort("enough");
+  await expect(releasing).rejects.toBe("enough");
+  await nothingLeftAt(arbiter.address);
+  expect(lease.lost).toBe(false);
+});
+
+test("by closing the client, whatever it was doing", async () => {
+  await using behind = new GpuArbiterClient({ address: arbiter.address, clientId: "other" });
+  const held = await behind.lease("TRAIN");
+  let queued = () => {};
+  const waits = new Promise<void>((resolve) => {
+    queued = resolve;
+  });
+  const asking = expect(behind.lease("TRAIN", { onQueued: () => queued() })).rejects.toThrow("this client is closed");
+  await waits;
+  await behind.close();
+  await asking;
+  expect(await leftAt(arbiter.address)).toEqual({ leases: 0, waiting: 0 });
+  expect(held).toMatchObject({ lost: false, released: { reason: "RELEASED" } });
+  await expect(behind.lease("TRAIN")).rejects.toThrow("this client is closed");
+});
+
+test("by leaving its scope", async () => {
+  const thrown = await (async () => {
+    await using lease = await client.lease("TRAIN");
+    lease.check();
+    throw new Error("boom");
+  })().catch((error: unknown) => error);
+  expect(thrown).toMatchObject({ message: "boom" });
+  await nothingLeftAt(arbiter.address);
+});

@@ -47,7 +47,7 @@ def held_by(pid: int, attest: Callable[[Path], str]) -> Iterator[None]:
 
 
 def holder(client_id: str | None = None, *, attestation: str = "") -> lease_pb2.Holder:
-    """Who holds for this process, itself as a rule, under `client_id` or a name made of program, host and pid."""
+    """The holder that this process (or who holds for it) is, under `client_id` or a name made of program, host and pid."""
     message = lease_pb2.Holder()
     message.CopyFrom(_process(_other.pid if _other else os.getpid()))
     message.client_id = client_id or default_client_id()

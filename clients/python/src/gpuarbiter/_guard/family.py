@@ -39,10 +39,9 @@ class Process(NamedTuple):
 def adopt_orphans(*, on: bool = True) -> bool:
     """Descendants that lose their parent become children of this process; whether that can be had (Linux)."""
     try:
-        done: int = ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(on), 0, 0, 0)
+        return ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(on), 0, 0, 0) == 0
     except (OSError, AttributeError, TypeError):  # not Linux
         return False
-    return done == 0
 
 
 def processes() -> list[Process] | None:

@@ -109,7 +109,7 @@ class Guard:
 
     def _start(self, argv: list[str], environment: dict[str, str]) -> None:
         try:
-            # What the wrapper inherited (as `<(…)` of a shell) is for the command; what is our own is not inheritable.
+            # What the wrapper inherited (as `<(…)` of a shell) is for the command; our own descriptors are not inheritable.
             self._child = subprocess.Popen(argv, env=environment, process_group=0, close_fds=False)  # noqa: S603 -- the user's own command
         except OSError as error:
             self._tell("failed", errno=error.errno, why=error.strerror)
@@ -199,3 +199,4 @@ def main(descriptor: int) -> None:
     signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
     adopt_orphans()
     Guard(line).serve(woken)
+

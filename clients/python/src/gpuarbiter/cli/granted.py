@@ -1,8 +1,8 @@
 """What a command is told of the lease it runs under, and what a `run` inside it reads there.
 
-Law: a run inside a lease never waits for itself. It joins that lease where it asks for no more than the lease has,
-and is refused where only the end of the lease could give it what it asks for. The arbiter says what the lease has;
-the environment only names it, and may be older than the lease's end.
+Law: a run inside a lease never waits for itself. It joins that lease where it asks for no more than the lease has, and is
+refused where only the end of the lease could give it what it asks for. The arbiter says what the lease has; the
+environment only names it, and may be older than the lease's end.
 """
 
 import argparse
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LEASE_VARIABLE = "GPU_ARBITER_LEASE_ID"
 
 
-class WaitsForItselfError(ValueError):
+class WaitsForItself(ValueError):
     """Only the end of the lease that it runs under could give a run what it asks for."""
 
 
@@ -60,7 +60,7 @@ def outer(
     """The part of the lease around this run that it can join; None when it has to ask for one of its own.
 
     Raises:
-        WaitsForItselfError: only the end of that lease could give it what it asks for.
+        WaitsForItself: only the end of that lease could give it what it asks for.
         ArbiterError: the arbiter cannot be asked.
     """
     lease_id = environment.get(LEASE_VARIABLE)
@@ -82,7 +82,7 @@ def outer(
     if len(_elsewhere(snapshot, lease, arguments, wanted)) < arguments.count:
         has = f"{len(lease.gpus)} GPU(s): {','.join(there.keys)}"
         memory = _declared(lease)
-        raise WaitsForItselfError(
+        raise WaitsForItself(
             f"it runs under the lease {lease_id} ({has}{f', {memory} bytes on each' if memory else ''}), asks for more "
             "than that lease has, and could only get it once that lease ends: ask for more in the outer run"
         )

@@ -65,7 +65,7 @@ class Run:
     def _joined(self, joined: Granted, address: str) -> int:
         self._messages.remark(
             "joined",
-            f"joins the lease around it, {joined.lease.lease_id} on {','.join(joined.keys)}; --new-lease asks anew",
+            f"runs under the lease around it, {joined.lease.lease_id} on {','.join(joined.keys)}; --new-lease asks anew",
             lease_id=joined.lease.lease_id,
             gpus=list(joined.keys),
         )

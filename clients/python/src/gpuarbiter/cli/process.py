@@ -1,7 +1,7 @@
 """A command and everything it starts, followed and ended as a whole, by a guard in between.
 
-Law: the guard (gpuarbiter._guard) is the command's parent. When this process is killed the guard ends the command;
-when the guard is killed the command becomes ours, and is ended from here.
+Law: the guard (gpuarbiter._guard) is the command's parent. When this process is killed the guard ends the command; when the
+guard is killed the command becomes ours, and is ended from here.
 """
 
 import contextlib

@@ -8,8 +8,8 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from gpuarbiter._guard.family import CONTINUE, KILL
 from gpuarbiter._units import format_bytes
+from gpuarbiter._guard.family import CONTINUE, KILL
 from gpuarbiter.cli.news import Asked, Exited, GuardLost, Lost, NotReady, Ready, Signalled, Stopped, StopRefused
 from gpuarbiter.cli.output import Messages
 from gpuarbiter.cli.process import Command

@@ -1,7 +1,6 @@
 """Types of arguments; argparse turns an ArgumentTypeError into a line of usage."""
 
 import argparse
-import signal
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
@@ -67,34 +66,3 @@ def _site(text: str) -> str:
 
 
 site: Callable[[str], str] = _checked(_site)
-
-
-def _url(text: str) -> str:
-    parts = urlsplit(text.strip())
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.fragment:
-        raise ValueError(f"{text!r} is no URL; write one such as http://127.0.0.1:8000/health")
-    _ = parts.port  # a ValueError that says what is wrong with it
-    return text.strip()
-
-
-url: Callable[[str], str] = _checked(_url)
-
-
-def _signal_name(text: str) -> signal.Signals:
-    name = text.strip().upper()
-    try:
-        return signal.Signals(int(name)) if name.isdigit() else signal.Signals[f"SIG{name.removeprefix('SIG')}"]
-    except (KeyError, ValueError):
-        raise ValueError(f"{text!r} is no signal; write a name such as TERM or USR1, or its number") from None
-
-
-signal_name: Callable[[str], signal.Signals] = _checked(_signal_name)
-
-
-def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise ValueError(f"{text!r} is no count; write 1 or more")
-    return int(text)
-
-
-positive: Callable[[str], int] = _checked(_positive)

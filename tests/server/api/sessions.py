@@ -85,6 +85,10 @@ class SilentContext:
         self.written: list[pb.SessionResponse] = []
         self.room = asyncio.Semaphore(0)
 
+    def invocation_metadata(self) -> tuple[()]:
+        """Nothing."""
+        return ()
+
     async def read(self) -> Any:
         return await self.requests.get()
 

@@ -128,6 +128,10 @@ class SlowContext:
         self.written: list[Any] = []
         self._turns = turns_of_a_write
 
+    def invocation_metadata(self) -> tuple[()]:
+        """Nothing."""
+        return ()
+
     async def write(self, message: Any) -> None:
         await turns(self._turns)
         self.written.append(message)
@@ -193,6 +197,10 @@ class StuckContext:
     def __init__(self, room: int) -> None:
         self.written: list[Any] = []
         self._room = room
+
+    def invocation_metadata(self) -> tuple[()]:
+        """Nothing."""
+        return ()
 
     async def write(self, message: Any) -> None:
         if len(self.written) >= self._room:

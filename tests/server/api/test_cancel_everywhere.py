@@ -86,6 +86,10 @@ class Line:
         self.written: list[Any] = []
         self._said = list(said)
 
+    def invocation_metadata(self) -> tuple[()]:
+        """Nothing."""
+        return ()
+
     async def read(self) -> Any:
         await turns(TURNS_PER_MESSAGE)
         return self._said.pop(0) if self._said else grpc.aio.EOF

@@ -59,7 +59,7 @@ configs = mapping(
     history=mapping(max_events=counts, max_age=durations, max_bytes=sizes),
     telemetry=mapping(namespaces=st.lists(names, max_size=3, unique=True), lease_info=st.booleans()),
     log_level=levels,
-    log_levels=st.dictionaries(task_types, levels, max_size=3),
+    log_levels=st.dictionaries(st.sampled_from(["store", "api.session", "events", "x_1.y"]), levels, max_size=3),
     log_format=st.sampled_from(["console", "json"]),
 )
 

@@ -2,15 +2,18 @@
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TextIO
 
 from gpuarbiter_server import __version__, config
 
+_STDERR = 2
 _EPILOG = """\
 The configuration comes from the file, then the environment (GPU_ARBITER_…, nested with __), then --set;
 the later wins. `gpu-arbiterd config schema` shows every key, `config show` what is in force.
@@ -107,6 +110,7 @@ def _serve(parsed: argparse.Namespace) -> int:
     from gpuarbiter_server.app import allocator
     from gpuarbiter_server.telemetry import logs
 
+    _open_what_is_closed()
     parsed.set += _log_settings(parsed.log_level)
     settings = _load(parsed)
     allocator.keep_together()
@@ -114,15 +118,36 @@ def _serve(parsed: argparse.Namespace) -> int:
     logs.configure(settings.log_level, settings.log_levels, settings.log_format)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(
-                app.serve(settings, log_writer=writer, ready=lambda where: _say(f"gpu-arbiterd is ready: {where}"))
-            )
+            runner.run(app.serve(settings, log_writer=writer, ready=_ready))
     except app.StartError as error:
         _say(f"gpu-arbiterd cannot start: {error}", sys.stderr)
         return 1
     finally:
         writer.close()
     return 0
+
+
+def _open_what_is_closed() -> None:
+    """Takes the places of standard streams that are not there: a socket or a file of ours must not get their numbers.
+
+    Whatever writes to stderr would write into it, and libuv ends a process that closes such a number.
+    """
+    number = os.open(os.devnull, os.O_RDWR)
+    while number <= _STDERR:
+        number = os.dup(number)
+    os.close(number)
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 -- for as long as we run
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+
+
+def _ready(where: object) -> None:
+    """Says where it serves. On a thread: whether anybody reads it decides nothing."""
+
+    def say() -> None:
+        with contextlib.suppress(OSError, ValueError):
+            _say(f"gpu-arbiterd is ready: {where}")
+
+    threading.Thread(target=say, name="ready", daemon=True).start()
 
 
 def _log_settings(levels: Sequence[str]) -> list[str]:

@@ -466,3 +466,21 @@ def test_the_arenas_of_the_allocator_are_shared_where_there_are_any():
     code = "from gpuarbiter_server.app import allocator; print(allocator.keep_together())"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert said == str(platform.libc_ver()[0] == "glibc")
+
+
+def test_whether_anybody_reads_that_it_is_ready_decides_nothing(tmp_path: Path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    command = [sys.executable, "-m", "gpuarbiter_server.cli", "serve", *ISOLATED, "--set", f"listen.grpc={address}"]
+    with subprocess.Popen(command, stdout=writing, stderr=subprocess.PIPE, env=environment(tmp_path)) as process:
+        os.close(writing)
+        with Client(address) as client:
+            client.health.Check(health_pb2.HealthCheckRequest(), timeout=30, wait_for_ready=True)
+            _, lease = client.granted(acquire())
+            client.stub.Release(release(lease))
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=30)
+    assert b"Traceback" not in said
+    assert process.returncode == 0

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -152,3 +153,14 @@ def test_a_reader_that_has_seen_enough_is_no_trouble(tmp_path: Path):
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="standard streams are files of POSIX here")
+def test_streams_that_are_closed_get_their_places_back():
+    code = (
+        "import os, sys; from gpuarbiter_server import cli; cli._open_what_is_closed();"
+        "print('nobody reads this'); print('nor this', file=sys.stderr);"
+        "sys.exit(40 + os.open(os.devnull, os.O_RDONLY))"
+    )
+    closed = f"exec {shlex.quote(sys.executable)} -c {shlex.quote(code)} <&- >&- 2>&-"
+    assert subprocess.run(["/bin/sh", "-c", closed], check=False).returncode >= 43

@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+from types import ModuleType
 
+import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanContext, TraceFlags, TraceState
@@ -26,6 +28,21 @@ def test_what_is_not_sampled_says_so_and_the_state_goes_along():
     context = SpanContext(1, 2, is_remote=True, trace_flags=TraceFlags(0), trace_state=state)
     with trace.use_span(trace.NonRecordingSpan(context)):
         assert _tracing.current() == (f"00-{1:032x}-{2:016x}-00", "vendor=42,other=7")
+
+
+def test_a_state_that_is_too_long_for_a_request_is_left_out():
+    for length, told in ((512, True), (513, False)):
+        state = TraceState([("v", "x" * 250), ("long", "y" * (length - 258))])
+        context = SpanContext(1, 2, is_remote=True, trace_state=state)
+        with trace.use_span(trace.NonRecordingSpan(context)):
+            said = _tracing.current()
+        assert said.traceparent.startswith("00-")
+        assert bool(said.tracestate) is told
+
+
+def test_a_module_that_is_still_being_imported_has_no_span(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "opentelemetry.trace", ModuleType("opentelemetry.trace"))
+    assert _tracing.current() == ("", "")
 
 
 def test_without_a_span_there_is_nothing_to_tell():

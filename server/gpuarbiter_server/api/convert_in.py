@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gpuarbiter.v1 import gpu_arbiter_pb2, lease_pb2
-from gpuarbiter_server.api.trace_context import NOTHING, TraceContext
+from gpuarbiter_server.api.trace_context import NOTHING, TraceContext, trace_context
 from gpuarbiter_server.core.model import (
     AcquireRequest,
     BusyPolicy,
@@ -73,7 +73,7 @@ def acquire_request(
 ) -> AcquireRequest:
     """An Acquire; `who` is its holder, or the session's; trace: what its call's metadata says."""
     if message.traceparent:
-        trace = TraceContext(message.traceparent, message.tracestate)
+        trace = trace_context(message.traceparent, message.tracestate)
     return AcquireRequest(
         task_type=message.task_type,
         holder=who,

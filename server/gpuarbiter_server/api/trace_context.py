@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 from gpuarbiter_server.api.status import Context
 
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.{0,64})?")
+# Trace, span, flags; no id is all zeros. Only versions after 00 may have more, and ff is none.
+_IDS = r"-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+_TRACEPARENT = re.compile(rf"00{_IDS}|(?!00|ff)[0-9a-f]{{2}}{_IDS}(-.{{0,64}})?")
 _LONGEST_STATE = 512
 
 
@@ -29,7 +31,11 @@ def trace_context_of(context: Context) -> TraceContext:
     if not metadata:
         return NOTHING
     said = {key: value for key, value in metadata if key in TraceContext._fields and isinstance(value, str)}
-    if not _TRACEPARENT.fullmatch(said.get("traceparent", "")):
+    return trace_context(said.get("traceparent", ""), said.get("tracestate", ""))
+
+
+def trace_context(traceparent: str, tracestate: str) -> TraceContext:
+    """Both headers, as far as they are sound."""
+    if not _TRACEPARENT.fullmatch(traceparent):
         return NOTHING
-    state = said.get("tracestate", "")
-    return TraceContext(said["traceparent"], state if len(state) <= _LONGEST_STATE else "")
+    return TraceContext(traceparent, tracestate if len(tracestate) <= _LONGEST_STATE else "")

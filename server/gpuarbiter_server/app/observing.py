@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gpuarbiter_server.config import Config
 from gpuarbiter_server.config.sections import PolicySection
@@ -19,6 +21,12 @@ from gpuarbiter_server.telemetry import logs, otlp
 from gpuarbiter_server.telemetry.log_writer import LogWriter
 from gpuarbiter_server.telemetry.metrics import Metrics
 from gpuarbiter_server.telemetry.sources import Known, TaskType
+
+if TYPE_CHECKING:
+    from gpuarbiter_server.telemetry.export import Export
+    from gpuarbiter_server.telemetry.tracing import Traces
+
+log = logging.getLogger(__name__)
 
 _LAG_INTERVAL = 0.5
 # A receiver of traces that is not there does not keep the arbiter from ending.
@@ -54,19 +62,29 @@ def observe(
     )
     history.start()
     stack.push_async_callback(history.close)
-    if not otlp.wanted():
+    tracing = _tracing(specs, about) if otlp.wanted() else None
+    if tracing is None:
         metrics = Metrics(known(config, specs), monotonic)
         return Observing(history, metrics, (history, metrics, logs.EventLog(log_writer)), lambda: 0)
+    export, traces = tracing
+    stack.push_async_callback(_close, export.close)
+    metrics = Metrics(known(config, specs), monotonic, lambda: traces.current)
+    observers = (history, traces, metrics, logs.EventLog(log_writer, lambda: traces.current))
+    return Observing(history, metrics, observers, export.dropped)
+
+
+def _tracing(specs: Iterable[GpuSpec], about: About) -> "tuple[Export, Traces] | None":
+    """What makes spans and exports them; None where OpenTelemetry does not take what the environment says."""
     # OpenTelemetry takes a third of a second to import: only those pay who have use for it.
     from gpuarbiter_server.telemetry.export import Export
     from gpuarbiter_server.telemetry.tracing import Traces
 
-    export = Export(about.version, about.instance_id)
-    stack.push_async_callback(_close, export.close)
-    traces = Traces(export.provider, {spec.key: spec.uuid for spec in specs}, time.time_ns)
-    metrics = Metrics(known(config, specs), monotonic, lambda: traces.current)
-    observers = (history, traces, metrics, logs.EventLog(log_writer, lambda: traces.current))
-    return Observing(history, metrics, observers, export.dropped)
+    try:
+        export = Export(about.version, about.instance_id)
+        return export, Traces(export.provider, {spec.key: spec.uuid for spec in specs}, time.time_ns)
+    except Exception as error:  # noqa: BLE001 -- whatever it is, leases are granted without traces
+        log.error("no traces: OpenTelemetry does not take what an OTEL_ variable says: %s", error)  # noqa: TRY400
+        return None
 
 
 def known(config: Config, specs: Iterable[GpuSpec]) -> Known:

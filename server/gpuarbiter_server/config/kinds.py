@@ -28,6 +28,8 @@ from gpuarbiter_server.core.policy import MAX_PRIORITY
 MAX_COUNT = 1_000_000
 MAX_NAMES = 100
 _NAME_LENGTH = 256
+# What a request may call itself (PRINTABLE of api.limits); and no half characters, which YAML can write.
+_NAME_PATTERN = r"[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+"
 MIN_INTERVAL = 0.01
 MAX_INTERVAL = 60.0
 TASK_TYPE_PATTERN = r"[A-Za-z0-9_.-]{1,64}"
@@ -149,11 +151,11 @@ def _node(value: object) -> str:
 
 
 def _names(value: object) -> tuple[str, ...]:
-    allowed = f"a list of at most {MAX_NAMES} different texts of 1 to {_NAME_LENGTH} characters"
+    allowed = f"a list of at most {MAX_NAMES} different texts of 1 to {_NAME_LENGTH} printable characters"
     if not isinstance(value, list | tuple) or len(value) > MAX_NAMES or len(set(map(str, value))) != len(value):
         raise ValueError(allowed)
     for name in value:
-        if not isinstance(name, str) or not 1 <= len(name) <= _NAME_LENGTH:
+        if not isinstance(name, str) or len(name) > _NAME_LENGTH or not re.fullmatch(_NAME_PATTERN, name):
             raise ValueError(allowed)
     return tuple(value)
 

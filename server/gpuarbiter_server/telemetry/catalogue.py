@@ -70,7 +70,7 @@ _OUTCOME = Label(
     ("granted", "skipped", "fallback_cpu", "timeout", "queue_full", "no_memory", "cancelled", "error"),
 )
 _DEVICE = Label("device", ("gpu", "cpu"))
-_RESULT = Label("result", ("ok", "failed", "out_of_memory", "cancelled"))
+_RESULT = Label("result", ("ok", "failed", "out_of_memory", "cancelled", "unspecified"))
 
 _WAITS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _HOLDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)

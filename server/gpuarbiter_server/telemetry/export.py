@@ -15,12 +15,14 @@ from gpuarbiter_server.telemetry.span_maker import Ids
 
 _QUEUE = "OTEL_BSP_MAX_QUEUE_SIZE"
 _DEFAULT_QUEUE = 2048
+_BATCH = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"
+_DEFAULT_BATCH = 512
 
 
 class Export:
     """A provider of spans that exports them, and counts those that were lost.
 
-    exporter: None: the OTLP one that the environment describes.
+    exporter: None: the OTLP one that the environment describes. Raises whatever OpenTelemetry does not like there.
     """
 
     def __init__(self, version: str, instance_id: str, exporter: SpanExporter | None = None) -> None:
@@ -78,10 +80,12 @@ class _HandingOver(BatchSpanProcessor):
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._counted = _Counted(exporter)
-        self._most = _queue_size()
+        self._most = _size(_QUEUE, _DEFAULT_QUEUE)
         self._handed_over = 0
         self._refused = 0
-        super().__init__(self._counted, max_queue_size=self._most)
+        # OpenTelemetry takes no queue that is shorter than a batch.
+        batch = min(self._most, _size(_BATCH, _DEFAULT_BATCH))
+        super().__init__(self._counted, max_queue_size=self._most, max_export_batch_size=batch)
 
     @property
     def dropped(self) -> int:
@@ -97,8 +101,8 @@ class _HandingOver(BatchSpanProcessor):
             super().on_end(span)
 
 
-def _queue_size() -> int:
+def _size(variable: str, default: int) -> int:
     try:
-        return max(1, int(os.environ.get(_QUEUE, _DEFAULT_QUEUE)))
+        return max(1, int(os.environ.get(variable, default)))
     except ValueError:
-        return _DEFAULT_QUEUE
+        return default

@@ -45,14 +45,19 @@ def parts(families: Iterable[Family], *, openmetrics: bool) -> Iterator[bytes]:
             lines.append(line)
             length += len(line)
             if length > _PART:
-                yield "".join(lines).encode()
+                yield _encoded(lines)
                 lines, length, began = [], 0, perf_counter()
         if perf_counter() - began > _PART_SECONDS:
-            yield "".join(lines).encode()
+            yield _encoded(lines)
             lines, length, began = [], 0, perf_counter()
     if openmetrics:
         lines.append("# EOF\n")
-    yield "".join(lines).encode()
+    yield _encoded(lines)
+
+
+def _encoded(lines: Iterable[str]) -> bytes:
+    """Half a character (a surrogate) cannot be encoded, and must not cost the whole page."""
+    return "".join(lines).encode(errors="replace")
 
 
 def _weight(parameters: Iterable[str]) -> float:

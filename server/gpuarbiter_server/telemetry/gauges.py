@@ -70,8 +70,9 @@ class Gauges:
         self._known = known
         # By metric, the label sets that had a figure at the last scrape.
         self._shown: dict[cat.Metric, frozenset[tuple[str, ...]]] = {}
+        for values in self._values.values():
+            values.clear()
         for metric in _SHOWN_AT_0:
-            self._values[metric].clear()
             self._values[metric].expect(*(known.values(label) for label in metric.labels))
 
     def families(self) -> Iterator[Family]:

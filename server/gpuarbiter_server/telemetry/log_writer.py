@@ -40,7 +40,10 @@ class LogWriter(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Takes a record; its arguments are looked at now, since they may change."""
         if record.args:
-            record.msg, record.args = record.getMessage(), None
+            try:
+                record.msg, record.args = record.getMessage(), None
+            except Exception:  # noqa: BLE001 -- whoever logs does not pay for a line that does not fit its arguments
+                record.msg, record.args = f"{record.msg!r} {record.args!r}", None
         self._take(record)
         if record.levelno >= logging.WARNING:
             self._hurry.set()

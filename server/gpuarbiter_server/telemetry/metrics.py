@@ -64,8 +64,12 @@ class Metrics:
         self._expect_known()
 
     def configure(self, known: Known) -> None:
-        """What the labels can be now. What was counted before stays as it was."""
+        """What the labels can be now. What was counted before stays as it was; what never was goes, if it cannot be."""
         self._known = known
+        for family in self._kept:
+            # Who counts messages holds on to their series.
+            if isinstance(family, Values) and family is not self._messages:
+                family.drop_unused(*(known.values(label) for label in family.metric.labels))
         self._expect_known()
 
     def families(self) -> tuple[Family, ...]:

@@ -4,7 +4,8 @@ Why not the objects of prometheus_client: its exposition takes about 13 µs a li
 there from the start a scrape would hold the interpreter for tens of milliseconds. Here a line is made when its
 value has changed, and is otherwise only copied (docs/decisions/0008).
 
-Law: a series has one thread that changes it.
+Law: a series has one thread that changes it. A scrape may read it meanwhile: a text counts as old until it was made
+after the last change, never the other way round.
 """
 
 from bisect import bisect_left
@@ -43,12 +44,13 @@ def number(value: float) -> str:
 class Value:
     """The value of one label set."""
 
-    __slots__ = ("_line", "_prefix", "_value")
+    __slots__ = ("_line", "_old", "_prefix", "_value")
 
     def __init__(self, prefix: str, value: float | None) -> None:
         self._prefix = prefix
         self._value = value
-        self._line: str | None = None
+        self._line = ""
+        self._old = True
 
     @property
     def value(self) -> float | None:
@@ -58,25 +60,28 @@ class Value:
     def inc(self, by: float = 1.0) -> None:
         """Counts."""
         self._value = (self._value or 0.0) + by
-        self._line = None
+        self._old = True
 
     def set(self, value: float | None) -> None:
         """What it is now; None: it is not shown."""
         if value != self._value:
             self._value = value
-            self._line = None
+            self._old = True
 
     def lines(self) -> Iterator[str]:
         """Its line, or none."""
-        if self._value is not None:
-            self._line = self._line or self._prefix + number(self._value) + "\n"
+        if self._old:
+            self._old = False
+            value = self._value
+            self._line = "" if value is None else self._prefix + number(value) + "\n"
+        if self._line:
             yield self._line
 
 
 class Distribution:
     """How often values of one label set fell into each bucket."""
 
-    __slots__ = ("_bounds", "_counts", "_exemplars", "_prefixes", "_sum", "_tail", "_text")
+    __slots__ = ("_bounds", "_counts", "_exemplars", "_old", "_prefixes", "_sum", "_tail", "_text")
 
     def __init__(self, metric: Metric, values: tuple[str, ...]) -> None:
         name, names = metric.full_name, metric.label_names
@@ -88,14 +93,15 @@ class Distribution:
         self._tail = labelled(f"{name}_count", names, values), labelled(f"{name}_sum", names, values)
         # By bucket, the last value there that a trace goes with.
         self._exemplars: dict[int, str] = {}
-        self._text: str | None = None
+        self._text = ""
+        self._old = True
 
     def observe(self, value: float, exemplar: Exemplar | None = None) -> None:
         """One more value; exemplar: the ids of the trace and span that it belongs to, in hex."""
         bucket = bisect_left(self._bounds, value)
         self._counts[bucket] += 1
         self._sum += value
-        self._text = None
+        self._old = True
         if exemplar is not None:
             trace, span = exemplar
             self._exemplars[bucket] = f' # {{trace_id="{trace}",span_id="{span}"}} {number(value)} {time():.3f}'
@@ -105,7 +111,9 @@ class Distribution:
         if exemplars and self._exemplars:
             yield self._render(self._exemplars)
         else:
-            self._text = self._text or self._render({})
+            if self._old:
+                self._old = False
+                self._text = self._render({})
             yield self._text
 
     def _render(self, exemplars: dict[int, str]) -> str:
@@ -134,6 +142,13 @@ class Values(dict[tuple[str, ...], Value]):
         """Every combination of these values of its labels is shown from now on."""
         for labels in product(*domains):
             _ = self[labels]
+
+    def drop_unused(self, *domains: Iterable[str]) -> None:
+        """Forgets what was never counted and is none of these combinations."""
+        known = [frozenset(domain) for domain in domains]
+        for labels, value in list(self.items()):
+            if not value.value and not all(label in domain for label, domain in zip(labels, known, strict=True)):
+                del self[labels]
 
     def lines(self, *, exemplars: bool) -> Iterator[str]:
         """The lines of all."""

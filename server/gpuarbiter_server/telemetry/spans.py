@@ -24,6 +24,8 @@ _BAD_ENDS = frozenset(
         EndReason.GPU_LOST,
     }
 )
+# What an integer of OTLP has room for.
+_LARGEST = 2**63 - 1
 _NO_ERRORS = frozenset({"granted", "skipped", "fallback_cpu", "cancelled"})
 
 
@@ -120,5 +122,6 @@ def _of_context(context: WorkContext | None) -> Attributes:
     if context.stage:
         attributes["gpu_arbiter.context.stage"] = context.stage
     if context.utterance_index is not None:
-        attributes["gpu_arbiter.context.utterance_index"] = context.utterance_index
+        index = context.utterance_index
+        attributes["gpu_arbiter.context.utterance_index"] = index if index <= _LARGEST else str(index)
     return attributes | {f"gpu_arbiter.context.{key}": value for key, value in context.attributes}

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from gpuarbiter_server.telemetry import exposition
@@ -33,12 +33,15 @@ def create(page: Page | None, ready: Callable[[], str | None]) -> Starlette:
         missing = ready()
         return PlainTextResponse(missing or "OK", status_code=503 if missing else 200)
 
+    # One page at a time: a thousand that take turns, part by part, would hold the loop for a thousand parts.
+    turn = asyncio.Lock()
+
     async def metrics(request: Request) -> Response:
         kind = exposition.content_type(request.headers.get("accept", ""))
         assert page is not None
-        return StreamingResponse(
-            _bit_by_bit(page(openmetrics=kind == exposition.OPENMETRICS)), headers={"content-type": kind}
-        )
+        async with turn:
+            parts = [part async for part in _bit_by_bit(page(openmetrics=kind == exposition.OPENMETRICS))]
+        return Response(b"".join(parts), headers={"content-type": kind})
 
     routes = [Route("/healthz", healthz), Route("/readyz", readyz)]
     if page is not None:
@@ -49,7 +52,7 @@ def create(page: Page | None, ready: Callable[[], str | None]) -> Starlette:
 
 
 async def _bit_by_bit(parts: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """Between two parts others have their turn."""
+    """Between two parts others than scrapers have their turn."""
     for part in parts:
         yield part
         await asyncio.sleep(0)

@@ -1,16 +1,25 @@
-"""HTTP on a socket of ours: taken early, so that a second arbiter is refused, and served by uvicorn."""
+"""HTTP on a socket of ours: taken early, so that a second arbiter is refused, and served by uvicorn.
+
+Law: who connects here takes no files from those who want leases: connections have a number and a time.
+"""
 
 import asyncio
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 
+import h11
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 # Seconds that answers in progress get at the end.
 _LAST_ANSWERS = 1
 _BACKLOG = 128
+# A process has 1,024 open files where nobody says otherwise, and leases need theirs.
+_MOST_CONNECTIONS = 128
+# From the connection, or the answer before, a request is made and its answer taken within so many seconds.
+_PATIENCE = 30.0
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -34,7 +43,13 @@ def bind(host: str, port: int) -> socket.socket:
 def serve(listener: socket.socket, application: Starlette) -> Callable[[], Awaitable[None]]:
     """Serves HTTP; returns what ends it."""
     config = uvicorn.Config(
-        application, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=_LAST_ANSWERS
+        application,
+        http=_Connection,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=_LAST_ANSWERS,
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
@@ -53,3 +68,45 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Captures none."""
         yield
+
+
+class _Connection(H11Protocol):
+    """A connection that is closed when there are too many, when it takes too long, and when it breaks the protocol."""
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Somebody connects."""
+        super().connection_made(transport)
+        if len(self.connections) > _MOST_CONNECTIONS:
+            transport.abort()
+        else:
+            self._begin()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Reads on. To a broken request whose answer has begun, uvicorn has no answer."""
+        try:
+            super().data_received(data)
+        except h11.LocalProtocolError:
+            self.transport.abort()
+
+    def on_response_complete(self) -> None:
+        """An answer has been handed over, and the next request may come."""
+        self._begin()
+        super().on_response_complete()
+
+    def _begin(self) -> None:
+        self._stop_timer()
+        self._timer = self.loop.call_later(_PATIENCE, self._give_up)
+
+    def _give_up(self) -> None:
+        self.transport.abort()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()

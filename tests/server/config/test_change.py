@@ -19,6 +19,7 @@ sizes = st.integers(1, 2**45).map(format_size)
 counts = st.integers(0, 1000)
 task_types = st.from_regex(r"[A-Za-z0-9_.-]{1,20}", fullmatch=True)
 names = st.from_regex(r"[A-Za-z0-9_.-]{1,20}", fullmatch=True)
+modules = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.]{0,19}", fullmatch=True)
 
 
 def members(enum: type[BusyPolicy] | type[Sharing] | type[Placement]) -> st.SearchStrategy[str]:
@@ -59,7 +60,7 @@ configs = mapping(
     history=mapping(max_events=counts, max_age=durations, max_bytes=sizes),
     telemetry=mapping(namespaces=st.lists(names, max_size=3, unique=True), lease_info=st.booleans()),
     log_level=levels,
-    log_levels=st.dictionaries(st.sampled_from(["store", "api.session", "events", "x_1.y"]), levels, max_size=3),
+    log_levels=st.dictionaries(modules, levels, max_size=3),
     log_format=st.sampled_from(["console", "json"]),
 )
 

@@ -346,7 +346,13 @@ class TestLists:
     def test_namespaces_are_a_list_of_different_texts(self):
         assert load(None, {}, ["telemetry.namespaces=[a, b]"]).telemetry.namespaces == ("a", "b")
 
-    @pytest.mark.parametrize("value", ["a", "[a, a]", "[3]", "['']", "{a: b}", str(["x" * 257]), str(list("ab" * 51))])
+    @pytest.mark.parametrize(
+        "value",
+        [
+            *("a", "[a, a]", "[3]", "['']", "{a: b}", str(["x" * 257]), str(list("ab" * 51))),
+            *(r'["a\nb"]', r'["\0"]', r'["\ud800"]'),
+        ],
+    )
     def test_other_namespaces_are_refused(self, value: str):
         assert "a list of at most 100 different texts" in one_problem(overrides=(f"telemetry.namespaces={value}",))
 

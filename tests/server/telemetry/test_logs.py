@@ -247,6 +247,12 @@ def test_times_go_on_from_second_to_second(
     assert ("2026-01-02T00:00:00.000" if form == "json" else "00:00:00.000") in next_day
 
 
+def test_who_logs_a_line_that_does_not_fit_its_arguments_gets_no_error(capsys: pytest.CaptureFixture[str]):
+    with written():
+        logging.getLogger("x").error("%d things", "no")
+    assert "ERROR x: '%d things' ('no',)\n" in capsys.readouterr().err
+
+
 def test_what_is_logged_is_as_it_was_then(capsys: pytest.CaptureFixture[str]):
     with written():
         things = ["a"]

@@ -364,6 +364,24 @@ async def test_work_is_counted_by_device_and_result_with_its_extremes():
         assert value(arbiter, "work_duration_seconds_sum", task="NMT", device="gpu") == 3
 
 
+async def test_a_report_that_says_nothing_counts_as_that_and_its_label_is_a_known_one():
+    async with serving() as arbiter:
+        assert value(arbiter, "work_total", task="other", device="gpu", result="unspecified") == 0
+        await arbiter.stub.ReportWork(pb.ReportWorkRequest(task_type="X", holder=holder(), report={}))
+        assert samples(arbiter, "work_total") == {("other", "gpu", "unspecified"): 1}
+
+
+async def test_a_task_type_that_is_gone_leaves_what_it_counted_and_nothing_else():
+    async with serving("policies.NMT.priority=60") as arbiter:
+        _, lease = await arbiter.granted(acquire(task_type="NMT"))
+        await arbiter.stub.Release(release(lease))
+        await arbiter.admin.UpdateConfig(admin.UpdateConfigRequest(patch_yaml="policies: {NMT: null}"))
+        assert value(arbiter, "rpc_messages_total", direction="sent", type="UpdateConfigResponse") == 1
+        shown = [line for line in exposition(arbiter).splitlines() if 'task="NMT"' in line]
+        assert 'gpu_arbiter_acquire_total{gpu="gpu:0",task="NMT",outcome="granted"} 1' in shown
+        assert not [line for line in shown if line.endswith(" 0") and "_bucket" not in line and "_sum" not in line]
+
+
 async def test_the_answer_to_a_yield_request_is_timed_from_the_first():
     async with serving() as arbiter:
         _, lease = await arbiter.granted(acquire(max_hold=0))

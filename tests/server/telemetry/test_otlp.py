@@ -121,10 +121,12 @@ def test_what_cannot_be_exported_is_counted(exporter: Any):
     assert export.dropped() == 7
 
 
-@pytest.mark.parametrize("size", ["0", "many", ""])
-def test_a_size_that_makes_no_sense_is_no_reason_not_to_start(size: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1")
-    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", size)
+@pytest.mark.parametrize("size", ["0", "many", "", "100"])
+@pytest.mark.parametrize("variable", ["OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"])
+def test_a_size_that_makes_no_sense_is_no_reason_not_to_start(
+    variable: str, size: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(variable, size)
     exporter = Stuck()
     exporter.go.set()
     export = Export("1", "i", exporter)

@@ -7,7 +7,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
 from prometheus_client.parser import text_string_to_metric_families as classic_families
 
-from gpuarbiter_server.telemetry import exposition
+from gpuarbiter_server.telemetry import exposition, series
 from gpuarbiter_server.telemetry.catalogue import CATALOGUE, Label, Metric
 from gpuarbiter_server.telemetry.catalogue import Values as Domain
 from gpuarbiter_server.telemetry.series import Distributions, Facts, Values, escaped, number
@@ -116,6 +116,29 @@ def test_buckets_count_what_is_at_most_their_bound():
     assert all(low <= high for low, high in pairwise(buckets))
 
 
+def test_what_is_observed_while_a_page_is_made_is_on_the_next_one(monkeypatch: pytest.MonkeyPatch):
+    times = Distributions(HISTOGRAM)
+    times["a",].observe(0.5)
+    values = Values(COUNTER)
+    values["a",].inc()
+
+    def meanwhile(value: float) -> str:
+        """Another thread has its turn while a number is written."""
+        monkeypatch.undo()
+        times["a",].observe(0.5)
+        values["a",].inc()
+        return number(value)
+
+    families: tuple[tuple[exposition.Family, str], ...] = (
+        (times, '_count{kind="a"} 2\n'),
+        (values, '_total{kind="a"} 3\n'),
+    )
+    for family, expected in families:
+        monkeypatch.setattr(series, "number", meanwhile)
+        text(family)
+        assert expected in text(family)
+
+
 def test_exemplars_stand_in_openmetrics_alone_at_the_bucket_of_their_value():
     times = Distributions(HISTOGRAM)
     times["a",].observe(0.5, ("f" * 32, "1" * 16))
@@ -129,6 +152,11 @@ def test_exemplars_stand_in_openmetrics_alone_at_the_bucket_of_their_value():
     times["a",].observe(0.7, ("e" * 32, "2" * 16))
     assert "f" * 32 not in text(times, openmetrics=True)
     assert "trace_id" not in text(times)
+
+
+def test_a_text_that_is_no_text_does_not_cost_the_page():
+    facts = Facts(Metric("thing", "info", "A thing.", (Label("name", Domain.FREE),)), [(("a\ud800b",), 1)])
+    assert 'name="a?b"' in text(facts)
 
 
 def test_facts_are_written_as_they_are_given():

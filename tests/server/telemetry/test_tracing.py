@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode, format_span_id, format_trace_id
@@ -15,6 +16,7 @@ from fakes.polling import async_until
 from gpuarbiter.v1 import admin_pb2 as admin
 from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
 from gpuarbiter.v1 import lease_pb2
+from gpuarbiter_server.core.effects import Recorded
 from gpuarbiter_server.core.events import ReadingTaken
 from gpuarbiter_server.core.model import GpuProcess, GpuReading, ProcessId
 from support.logs import no_errors_logged
@@ -30,6 +32,17 @@ def traceparent(flags: str = SAMPLED) -> tuple[str, str, str]:
     """A caller's header, and the ids of its trace and span."""
     trace_id, span_id = secrets.token_hex(16), secrets.token_hex(8)
     return f"00-{trace_id}-{span_id}-{flags}", trace_id, span_id
+
+
+class Seen:
+    """An observer that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.all: list[Recorded] = []
+
+    def observe(self, recorded: Recorded) -> None:
+        """Keeps it."""
+        self.all.append(recorded)
 
 
 class Receiver:
@@ -145,15 +158,36 @@ async def test_what_the_caller_does_not_sample_is_not_sampled_here():
 
 @pytest.mark.parametrize(
     "header",
-    ["", "nonsense", "00-" + "0" * 32 + "-" + "1" * 16 + "-01", "ff-" + "a" * 32 + "-" + "1" * 16 + "-01", "x" * 128],
+    [
+        "",
+        "nonsense",
+        "00-" + "0" * 32 + "-" + "1" * 16 + "-01",
+        "00-" + "a" * 32 + "-" + "0" * 16 + "-01",
+        "00-" + "a" * 32 + "-" + "1" * 16 + "-01-more",
+        "ff-" + "a" * 32 + "-" + "1" * 16 + "-01",
+        "00-" + "A" * 32 + "-" + "1" * 16 + "-01",
+        "00-not a trace-" + "1" * 16 + "-01",
+        "x" * 128,
+    ],
 )
 async def test_a_trace_that_makes_no_sense_is_as_good_as_none(header: str):
-    async with traced() as (arbiter, receiver):
+    seen = Seen()
+    async with traced(observers=[seen]) as (arbiter, receiver):
         for request, metadata in ((acquire(traceparent=header), ()), (acquire(), (("traceparent", header),))):
             call = arbiter.stub.Acquire(request, metadata=metadata)
             lease = (await call.read()).granted.lease
             await arbiter.stub.Release(release(lease))
         assert [parent(span) for span in receiver.named(ACQUIRE)] == [None, None]
+    # Nor does it stand in the log or in the history.
+    assert {recorded.traceparent for recorded in seen.all} == {""}
+
+
+async def test_a_later_version_of_the_header_may_say_more():
+    header, trace_id, span_id = traceparent()
+    async with traced() as (arbiter, receiver):
+        _, lease = await arbiter.granted(acquire(traceparent="01" + header.removeprefix("00") + "-more"))
+        await arbiter.stub.Release(release(lease))
+        assert parent(receiver.one(ACQUIRE)) == (trace_id, span_id)
 
 
 async def test_the_state_of_the_callers_trace_is_handed_on():
@@ -220,6 +254,18 @@ async def test_the_attributes_of_a_request_and_its_lease():
     }
     assert resource["service.name"] == "gpu-arbiter"
     assert resource["service.instance.id"] == "instance-1"
+
+
+@pytest.mark.parametrize(("index", "shown"), [(2**63 - 1, 2**63 - 1), (2**64 - 1, "18446744073709551615")])
+async def test_a_number_that_otlp_has_no_room_for_is_a_text(index: int, shown: int | str):
+    async with traced() as (arbiter, receiver):
+        _, lease = await arbiter.granted(acquire(context=lease_pb2.WorkContext(utterance_index=index)))
+        await arbiter.stub.Release(release(lease))
+        span = receiver.one(HOLD)
+        assert span.attributes is not None
+        assert span.attributes["gpu_arbiter.context.utterance_index"] == shown
+        # An error in the log would fail the test.
+        encode_spans(receiver.spans())
 
 
 async def test_a_request_that_waited_says_for_whom_and_how_long():

@@ -1,6 +1,7 @@
 """HTTP over a real socket: what monitors and people ask."""
 
 import asyncio
+import contextlib
 import http.client
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fakes.polling import async_until
 from gpuarbiter_server.web import app, serving
 from support.logs import no_errors_logged
 
@@ -153,3 +155,79 @@ async def test_a_reader_that_does_not_read_does_not_keep_it_from_ending():
         silent.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
         await asyncio.to_thread(silent.recv, 1, socket.MSG_PEEK)
         await asyncio.wait_for(end(), 10)
+
+
+async def test_scrapes_at_once_are_made_one_after_the_other_so_that_others_have_their_turn():
+    under_way, most = 0, 0
+    site = Site()
+
+    def page(*, openmetrics: bool) -> Iterator[bytes]:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        yield from site.page(openmetrics=openmetrics)
+        under_way -= 1
+
+    end = serving.serve(site.listener, app.create(page, lambda: None))
+    answers = await asyncio.gather(*(site.get("/metrics") for _ in range(20)))
+    await end()
+    assert {answer.body.decode() for answer in answers} == {"".join(site.lines)}
+    assert most == 1
+
+
+async def test_connections_have_a_number_and_the_rest_of_the_process_its_files(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(serving, "_MOST_CONNECTIONS", 3)
+    async with served() as site:
+        with contextlib.ExitStack() as stack:
+            kept = [stack.enter_context(socket.create_connection(("127.0.0.1", site.port), 10)) for _ in range(3)]
+            with socket.create_connection(("127.0.0.1", site.port), 10) as one_too_many:
+                assert await asyncio.to_thread(received, one_too_many) == b""
+            kept.pop().close()
+            while not await is_answered(site):  # noqa: ASYNC110 -- the server's thread has no event for it
+                await asyncio.sleep(0)
+
+
+async def test_who_neither_asks_nor_reads_is_not_waited_for(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(serving, "_PATIENCE", 0.1)
+    lost: list[object] = []
+    forget = serving._Connection.connection_lost
+    monkeypatch.setattr(
+        serving._Connection, "connection_lost", lambda self, error: (lost.append(self), forget(self, error))
+    )
+    async with served() as site:
+        site.lines = ["x" * 1_000_000] * 20
+        with (
+            socket.create_connection(("127.0.0.1", site.port), 10),
+            socket.create_connection(("127.0.0.1", site.port), 10) as half,
+            socket.create_connection(("127.0.0.1", site.port), 10) as deaf,
+        ):
+            half.sendall(b"GET /metr")
+            deaf.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+            await async_until(lambda: len(lost) == 3)
+            assert len(await asyncio.to_thread(received, deaf)) < 20_000_000
+
+
+async def test_a_request_that_breaks_off_after_its_answer_is_no_error_of_ours():
+    async with served() as site:
+        with socket.create_connection(("127.0.0.1", site.port), 10) as broken:
+            broken.sendall(b"POST /metrics HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+            await asyncio.to_thread(broken.recv, 1)
+            broken.sendall(b"no chunk\r\n")
+            await asyncio.to_thread(received, broken)
+
+
+def received(connection: socket.socket) -> bytes:
+    """All that comes until the other side ends, in whatever way."""
+    parts = []
+    with contextlib.suppress(ConnectionResetError):
+        while part := connection.recv(1 << 16):
+            parts.append(part)
+    return b"".join(parts)
+
+
+async def is_answered(site: Site) -> bool:
+    """Whether there is room for one more connection."""
+    try:
+        return bool((await site.get("/healthz")).status == 200)
+    except (ConnectionError, http.client.HTTPException):
+        return False

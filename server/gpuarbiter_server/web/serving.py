@@ -71,17 +71,22 @@ class _Server(uvicorn.Server):
 
 
 class _Connection(H11Protocol):
-    """A connection that is closed when there are too many, when it takes too long, and when it breaks the protocol."""
+    """A connection that is closed when it takes too long, when it breaks the protocol, and for one that is newer.
+
+    Where there are too many, it is the newest that is served: a probe or a scraper comes and goes, and who keeps the
+    others out stays. Those that are not being answered go first, the oldest of them before the others.
+    """
 
     _timer: asyncio.TimerHandle | None = None
+    _since = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Somebody connects."""
         super().connection_made(transport)
+        self._begin()
         if len(self.connections) > _MOST_CONNECTIONS:
-            transport.abort()
-        else:
-            self._begin()
+            others = [each for each in self.connections if isinstance(each, _Connection) and each is not self]
+            min(others, key=_Connection._worth)._give_up()  # noqa: SLF001 -- others of its kind
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
@@ -100,11 +105,17 @@ class _Connection(H11Protocol):
         self._begin()
         super().on_response_complete()
 
+    def _worth(self) -> tuple[bool, float]:
+        return self.cycle is not None and not self.cycle.response_complete, self._since
+
     def _begin(self) -> None:
         self._stop_timer()
+        self._since = self.loop.time()
         self._timer = self.loop.call_later(_PATIENCE, self._give_up)
 
     def _give_up(self) -> None:
+        # Not only once the loop comes to tell that it is lost: many can connect before that.
+        self.connections.discard(self)
         self.transport.abort()
 
     def _stop_timer(self) -> None:

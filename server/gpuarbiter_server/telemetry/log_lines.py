@@ -22,12 +22,16 @@ _EVENTS = "events"
 
 
 class Happened(NamedTuple):
-    """Something that happened to a lease, to be logged; at: seconds since 1970."""
+    """Something that happened to a lease, to be logged; at: seconds since 1970.
+
+    Only what the line says: what is recorded can be a hundred times as long, and many lines may wait.
+    """
 
     at: float
     level: str
-    recorded: Recorded
-    trace_id: str
+    kind: str
+    # What is known of it, and empty values for what is not.
+    fields: tuple[tuple[str, Any], ...]
 
 
 class Lines(NamedTuple):
@@ -49,11 +53,10 @@ def lines(form: str) -> Lines:
 # -- what happens to leases --
 
 
-def _fields(event: Happened) -> list[tuple[str, Any]]:
-    """What is known of it, and empty values for what is not."""
-    recorded = event.recorded
+def happened(at: float, level: str, recorded: Recorded, trace_id: str) -> Happened:
+    """What there is to say of what was recorded."""
     holder = recorded.holder
-    return [
+    fields = (
         ("task", recorded.task_type),
         ("client", holder.client_id if holder else ""),
         ("namespace", holder.namespace if holder else ""),
@@ -67,8 +70,9 @@ def _fields(event: Happened) -> list[tuple[str, Any]]:
         ("end", recorded.end_reason.name if recorded.end_reason else ""),
         ("yield", recorded.yield_reason.name if recorded.yield_reason else ""),
         ("detail", recorded.detail),
-        ("trace_id", event.trace_id),
-    ]
+        ("trace_id", trace_id),
+    )
+    return Happened(at, level, recorded.type.name, fields)
 
 
 def _event_as_json(event: Happened) -> str:
@@ -76,15 +80,15 @@ def _event_as_json(event: Happened) -> str:
         "timestamp": _iso(event.at),
         "level": event.level.lower(),
         "logger": _EVENTS,
-        "event": event.recorded.type.name,
+        "event": event.kind,
     }
-    said.update((name, value) for name, value in _fields(event) if value not in ("", None, ()))
+    said.update((name, value) for name, value in event.fields if value not in ("", None, ()))
     return json.dumps(said)
 
 
 def _event_for_people(event: Happened) -> str:
-    parts = [f"{_time_of_day(event.at)} {event.level} {_EVENTS}: {event.recorded.type.name}"]
-    for name, value in _fields(event):
+    parts = [f"{_time_of_day(event.at)} {event.level} {_EVENTS}: {event.kind}"]
+    for name, value in event.fields:
         if isinstance(value, float):
             parts.append(f"{name.removesuffix('_seconds')}={value:.3f}s")
         elif value:

@@ -12,7 +12,7 @@ from collections import deque
 
 from gpuarbiter_server.telemetry.log_lines import Happened, Lines, lines
 
-# Lines that may wait; a line takes about 200 bytes.
+# Lines that may wait; a line takes about 200 bytes, and 3 KiB where its client has names as long as they may be.
 _MOST_WAITING = 10_000
 # Lines of this time are written together.
 _GATHER_SECONDS = 0.01

@@ -10,7 +10,7 @@ from time import time
 
 from gpuarbiter_server.core.effects import Recorded
 from gpuarbiter_server.core.model import EventType
-from gpuarbiter_server.telemetry.log_lines import Happened, lines
+from gpuarbiter_server.telemetry.log_lines import happened, lines
 from gpuarbiter_server.telemetry.log_writer import LogWriter
 from gpuarbiter_server.telemetry.series import Exemplar
 
@@ -75,7 +75,7 @@ class EventLog:
         level = _LEVELS.get(recorded.type, logging.INFO)
         if log.isEnabledFor(level):
             name = _NAMES[level]
-            self._writer.happened(Happened(time(), name, recorded, self._trace_id(recorded)))
+            self._writer.happened(happened(time(), name, recorded, self._trace_id(recorded)))
 
     def _trace_id(self, recorded: Recorded) -> str:
         """Of our spans where there are some, otherwise the caller's."""

@@ -13,7 +13,7 @@ import pytest
 
 from fakes.polling import until
 from gpuarbiter_server.core.effects import Recorded
-from gpuarbiter_server.core.model import EndReason, EventType, Holder, YieldReason
+from gpuarbiter_server.core.model import EndReason, EventType, Holder, WorkContext, YieldReason
 from gpuarbiter_server.telemetry import log_lines, log_writer, logs
 from gpuarbiter_server.telemetry.series import Exemplar
 
@@ -221,10 +221,10 @@ def test_a_reader_that_does_not_read_keeps_nobody_waiting_and_what_is_lost_is_co
 
 def test_a_line_that_cannot_be_made_does_not_end_the_others(capsys: pytest.CaptureFixture[str]):
     with written() as writer:
-        writer.happened(log_lines.Happened(0.0, "INFO", None, ""))  # type: ignore[arg-type]
+        writer.happened(log_lines.Happened(0.0, "INFO", "GRANTED", None))  # type: ignore[arg-type]
         logging.getLogger("x").error("good")
     first, second = capsys.readouterr().err.splitlines()
-    assert first.startswith("a log line could not be made: AttributeError")
+    assert first.startswith("a log line could not be made: TypeError")
     assert second.endswith("ERROR x: good")
 
 
@@ -237,7 +237,7 @@ def test_times_go_on_from_second_to_second(
     at = 1_767_225_600.0
     with written(form=form) as writer:
         for moment in (at - 0.001, at, at + 0.5, at + 86_400):
-            writer.happened(log_lines.Happened(moment, "INFO", Recorded(EventType.GRANTED), ""))
+            writer.happened(log_lines.happened(moment, "INFO", Recorded(EventType.GRANTED), ""))
     monkeypatch.undo()
     time.tzset()
     before, then, later, next_day = capsys.readouterr().err.splitlines()
@@ -245,6 +245,15 @@ def test_times_go_on_from_second_to_second(
     assert midnight in then
     assert "00:00:00.500" in later
     assert ("2026-01-02T00:00:00.000" if form == "json" else "00:00:00.000") in next_day
+
+
+def test_what_waits_to_be_written_keeps_no_more_than_its_line():
+    context = WorkContext(attributes=(("key", "value"),))
+    recorded = Recorded(EventType.GRANTED, context=context, tracestate="a=b", holder=Holder("c", container="x"))
+    kept = log_lines.happened(0.0, "INFO", recorded, "")
+    assert recorded not in kept
+    assert context not in [value for _, value in kept.fields]
+    assert recorded.holder not in [value for _, value in kept.fields]
 
 
 def test_who_logs_a_line_that_does_not_fit_its_arguments_gets_no_error(capsys: pytest.CaptureFixture[str]):

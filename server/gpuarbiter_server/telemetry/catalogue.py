@@ -48,9 +48,14 @@ class Metric:
     formerly: tuple[str, ...] = ()
 
     @property
+    def family_name(self) -> str:
+        """The name of the family, as OpenMetrics has it: without what its samples end in."""
+        return PREFIX + self.name
+
+    @property
     def full_name(self) -> str:
         """The name of its samples, as queries have it; of a histogram without `_bucket`."""
-        return PREFIX + self.name + {"counter": "_total", "info": "_info"}.get(self.kind, "")
+        return self.family_name + {"counter": "_total", "info": "_info"}.get(self.kind, "")
 
     @property
     def label_names(self) -> tuple[str, ...]:

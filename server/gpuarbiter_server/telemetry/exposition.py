@@ -36,8 +36,7 @@ def parts(families: Iterable[Family], *, openmetrics: bool) -> Iterator[bytes]:
     for family in families:
         metric = family.metric
         if openmetrics:
-            name = metric.full_name.removesuffix("_total").removesuffix("_info" if metric.kind == "info" else "")
-            kind = metric.kind
+            name, kind = metric.family_name, metric.kind
         else:
             name, kind = metric.full_name, "gauge" if metric.kind == "info" else metric.kind
         lines.append(f"# HELP {name} {metric.help}\n# TYPE {name} {kind}\n")

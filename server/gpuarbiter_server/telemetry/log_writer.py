@@ -44,13 +44,17 @@ class LogWriter(logging.Handler):
                 record.msg, record.args = record.getMessage(), None
             except Exception:  # noqa: BLE001 -- whoever logs does not pay for a line that does not fit its arguments
                 record.msg, record.args = f"{record.msg!r} {record.args!r}", None
-        self._take(record)
+        self.take(record)
         if record.levelno >= logging.WARNING:
             self._hurry.set()
 
-    def happened(self, event: Happened) -> None:
-        """Takes something that happened to a lease."""
-        self._take(event)
+    def take(self, record: logging.LogRecord | Happened) -> None:
+        """Takes what is to be written; never waits."""
+        if len(self._waiting) >= _MOST_WAITING:
+            self._lost += 1
+            return
+        self._waiting.append(record)
+        self._news.set()
 
     def close(self) -> None:
         """Writes what is left, for a second at most."""
@@ -59,13 +63,6 @@ class LogWriter(logging.Handler):
         self._news.set()
         self._thread.join(_PATIENCE_SECONDS)
         super().close()
-
-    def _take(self, record: logging.LogRecord | Happened) -> None:
-        if len(self._waiting) >= _MOST_WAITING:
-            self._lost += 1
-            return
-        self._waiting.append(record)
-        self._news.set()
 
     def _run(self) -> None:
         while not self._ending:

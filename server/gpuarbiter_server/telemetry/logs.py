@@ -75,7 +75,7 @@ class EventLog:
         level = _LEVELS.get(recorded.type, logging.INFO)
         if log.isEnabledFor(level):
             name = _NAMES[level]
-            self._writer.happened(happened(time(), name, recorded, self._trace_id(recorded)))
+            self._writer.take(happened(time(), name, recorded, self._trace_id(recorded)))
 
     def _trace_id(self, recorded: Recorded) -> str:
         """Of our spans where there are some, otherwise the caller's."""

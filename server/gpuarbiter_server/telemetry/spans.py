@@ -124,4 +124,5 @@ def _of_context(context: WorkContext | None) -> Attributes:
     if context.utterance_index is not None:
         index = context.utterance_index
         attributes["gpu_arbiter.context.utterance_index"] = index if index <= _LARGEST else str(index)
-    return attributes | {f"gpu_arbiter.context.{key}": value for key, value in context.attributes}
+    # What the contract has a field for is not replaced by what a client calls the same.
+    return {f"gpu_arbiter.context.{key}": value for key, value in context.attributes} | attributes

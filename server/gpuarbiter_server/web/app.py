@@ -1,7 +1,7 @@
 """The HTTP side: /healthz, /readyz, /metrics. What is not there answers 404."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from starlette.applications import Starlette
@@ -39,8 +39,12 @@ def create(page: Page | None, ready: Callable[[], str | None]) -> Starlette:
     async def metrics(request: Request) -> Response:
         kind = exposition.content_type(request.headers.get("accept", ""))
         assert page is not None
+        parts = []
         async with turn:
-            parts = [part async for part in _bit_by_bit(page(openmetrics=kind == exposition.OPENMETRICS))]
+            for part in page(openmetrics=kind == exposition.OPENMETRICS):
+                parts.append(part)
+                # Others than scrapers have their turn.
+                await asyncio.sleep(0)
         return Response(b"".join(parts), headers={"content-type": kind})
 
     routes = [Route("/healthz", healthz), Route("/readyz", readyz)]
@@ -49,10 +53,3 @@ def create(page: Page | None, ready: Callable[[], str | None]) -> Starlette:
     application = Starlette(routes=routes)
     application.router.redirect_slashes = False
     return application
-
-
-async def _bit_by_bit(parts: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """Between two parts others than scrapers have their turn."""
-    for part in parts:
-        yield part
-        await asyncio.sleep(0)

@@ -221,7 +221,7 @@ def test_a_reader_that_does_not_read_keeps_nobody_waiting_and_what_is_lost_is_co
 
 def test_a_line_that_cannot_be_made_does_not_end_the_others(capsys: pytest.CaptureFixture[str]):
     with written() as writer:
-        writer.happened(log_lines.Happened(0.0, "INFO", "GRANTED", None))  # type: ignore[arg-type]
+        writer.take(log_lines.Happened(0.0, "INFO", "GRANTED", None))  # type: ignore[arg-type]
         logging.getLogger("x").error("good")
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("a log line could not be made: TypeError")
@@ -237,7 +237,7 @@ def test_times_go_on_from_second_to_second(
     at = 1_767_225_600.0
     with written(form=form) as writer:
         for moment in (at - 0.001, at, at + 0.5, at + 86_400):
-            writer.happened(log_lines.happened(moment, "INFO", Recorded(EventType.GRANTED), ""))
+            writer.take(log_lines.happened(moment, "INFO", Recorded(EventType.GRANTED), ""))
     monkeypatch.undo()
     time.tzset()
     before, then, later, next_day = capsys.readouterr().err.splitlines()

@@ -203,6 +203,7 @@ async def test_the_state_of_the_callers_trace_is_handed_on():
 async def test_the_attributes_of_a_request_and_its_lease():
     context = lease_pb2.WorkContext(job_id="job-1", session_id="session-1", utterance_index=7, stage="asr")
     context.attributes["shot"] = "12"
+    context.attributes["job_id"] = "another"
     named = holder("worker-0", namespace="speech", pod="asr-1", pid=100)
     async with traced("policies.ASR.priority=90", monitored=True) as (arbiter, receiver):
         arbiter.machine.trusted[100] = ProcessId(100, 1)

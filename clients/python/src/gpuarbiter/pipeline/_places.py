@@ -1,0 +1,54 @@
+"""Back-pressure: so many may be in flight, and whoever comes next waits, first come first served.
+
+Law: a place that is handed to somebody who was cancelled in the same moment is handed on.
+"""
+
+import asyncio
+from collections import deque
+
+
+class Places:
+    """A number of places."""
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for one."""
+        return sum(not waiter.done() for waiter in self._waiting)
+
+    async def take(self) -> None:
+        """Takes a place, when there is one.
+
+        Raises:
+            Exception: what `refuse` was told, meanwhile.
+        """
+        if self._free and not self.waiting:
+            self._free -= 1
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if not waiter.cancelled() and waiter.done() and waiter.exception() is None:
+                self.give_back()
+            raise
+
+    def give_back(self) -> None:
+        """A place is free."""
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+        self._free += 1
+
+    def refuse(self, error: Exception) -> None:
+        """Whoever waits gets this."""
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_exception(error)

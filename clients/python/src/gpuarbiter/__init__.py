@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from gpuarbiter._sync.lease import Lease as Lease
     from gpuarbiter._sync.options import LeaseOptions as LeaseOptions
     from gpuarbiter._tasks import gpu_task as gpu_task
+    from gpuarbiter._torch import torch_memory as torch_memory
     from gpuarbiter._values import Blocker as Blocker
     from gpuarbiter._values import Fence as Fence
     from gpuarbiter._values import GrantedGpu as GrantedGpu
@@ -106,6 +107,7 @@ _MODULES = {
     "_sync.lease": ("Lease",),
     "_sync.options": ("LeaseOptions",),
     "_tasks": ("gpu_task",),
+    "_torch": ("torch_memory",),
     "_values": ("Blocker", "Fence", "GrantedGpu", "Queued", "Released", "WorkContext", "WorkReport", "YieldRequest"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

@@ -4,7 +4,12 @@ Never run; `make check` reads it with mypy strict, and pyright accepts it, too.
 """
 
 import asyncio
-from typing import assert_type
+from collections.abc import MutableMapping
+from typing import Any, assert_type
+
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
 
 from gpuarbiter import (
     Arbiter,
@@ -21,7 +26,9 @@ from gpuarbiter import (
     default_arbiter,
     default_async_arbiter,
     gpu_task,
+    torch_memory,
 )
+from gpuarbiter.asgi import GpuLeaseMiddleware, GpuRoute
 
 
 def yielding(lease: Lease, request: YieldRequest) -> None:
@@ -158,3 +165,45 @@ async def run(arbiter: Arbiter, asynchronous: AsyncArbiter, audio: bytes) -> Non
         await default_async_arbiter().run("ASR", lambda _lease: transcribe_async(audio))
     except ArbiterUnavailable as failure:
         assert_type(failure.transient, bool)
+
+
+def measured(arbiter: Arbiter) -> int:
+    with arbiter.lease("ASR") as lease, torch_memory(lease, devices=[0, "cuda:1"]) as memory:
+        pass
+    with torch_memory():
+        return memory.peak_bytes
+
+
+# -- the middleware --------------------------------------------------------------------------------
+
+
+def by_header(scope: MutableMapping[str, Any]) -> bool:
+    return (b"x-gpu", b"1") in scope["headers"]
+
+
+async def lost(lease: AsyncLease) -> None:
+    print(lease.lost_reason)
+
+
+ROUTES = [
+    GpuRoute("ASR", "/transcribe", methods=["POST"], memory="6GiB", max_wait="2s", on_lost=lost),
+    GpuRoute(
+        "LLM", "/v1/*", when=by_header, per_request=lambda scope: {"priority": len(scope["headers"])}, cpu_fallback=True
+    ),
+    GpuRoute("TALK", "/talk", websocket=True, cancel_on_disconnect=True),
+]
+
+
+async def plain(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+    print(scope, receive, send)
+
+
+def applications() -> tuple[FastAPI, Starlette, GpuLeaseMiddleware]:
+    api = FastAPI()
+    api.add_middleware(GpuLeaseMiddleware, routes=ROUTES)
+    site = Starlette(middleware=[Middleware(GpuLeaseMiddleware, routes=ROUTES, detail=False)])
+    wrapped = GpuLeaseMiddleware(plain, ROUTES, arbiter=AsyncArbiter, buffer="1MiB")
+    GpuLeaseMiddleware(api, ROUTES, arbiter=AsyncArbiter("unix:/run/arbiter.sock"))
+    GpuRoute("ASR", memroy="6GiB")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    api.add_middleware(GpuLeaseMiddleware, paths=[])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    return api, site, wrapped

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
+from e2e.harness.cli import Cli
 from e2e.harness.client import Client
 from e2e.harness.holders import Holder
 from fakes.polling import until
@@ -102,6 +103,20 @@ async def connect() -> AsyncIterator[Callable[[Arbiterd], Client]]:
     yield client
     for each in made:
         await each.close()
+
+
+@pytest.fixture
+def shell(folder: Path) -> Iterator[Callable[[Arbiterd], Cli]]:
+    """The command gpu-arbiter for an arbiter: `shell(arbiter)("snapshot", "--json")`."""
+    made: list[Cli] = []
+
+    def on(arbiter: Arbiterd) -> Cli:
+        made.append(Cli(environment(folder, GPU_ARBITER_ADDRESS=arbiter.grpc)))
+        return made[-1]
+
+    yield on
+    for each in made:
+        each.close()
 
 
 @pytest.fixture

@@ -3,47 +3,21 @@
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from e2e.harness.cli import Cli
 from e2e.harness.client import Client
+from e2e.harness.commands import lease_of
 from e2e.harness.waiting import eventually
 from gpuarbiter.v1 import lease_pb2, snapshot_pb2
 from support.messages import GIB
-from support.process import Arbiterd, environment
+from support.process import Arbiterd
 
 Start = Callable[..., Arbiterd]
 Connect = Callable[[Arbiterd], Client]
 Shell = Callable[[Arbiterd], Cli]
-
-
-@pytest.fixture
-def shell(folder: Path) -> Iterator[Shell]:
-    made: list[Cli] = []
-
-    def on(arbiter: Arbiterd) -> Cli:
-        made.append(Cli(environment(folder, GPU_ARBITER_ADDRESS=arbiter.grpc)))
-        return made[-1]
-
-    yield on
-    for each in made:
-        each.close()
-
-
-async def lease_of(client: Client, task_type: str) -> lease_pb2.Lease:
-    """Waits for the lease of a task type."""
-
-    async def look() -> lease_pb2.Lease | None:
-        leases = (await client.snapshot()).leases
-        return next((lease for lease in leases if lease.task_type == task_type), None)
-
-    found = await eventually(look, f"a lease of {task_type}")
-    assert found is not None
-    return found
 
 
 async def memory(client: Client, condition: Callable[[snapshot_pb2.GpuSnapshot], bool]) -> snapshot_pb2.GpuSnapshot:
@@ -171,9 +145,7 @@ async def test_a_simulated_job_without_a_lease_counts_as_unleased(arbiterd: Star
     await client.acquire(memory=20 * GIB, shared=True).waits_for("MEMORY")
 
 
-async def test_a_command_that_outlives_its_killed_wrapper_keeps_the_gpu(
-    arbiterd: Start, connect: Connect, shell: Shell
-):
+async def test_a_command_that_outlives_wrapper_and_guard_keeps_the_gpu(arbiterd: Start, connect: Connect, shell: Shell):
     arbiter = arbiterd("cooldown=10m")
     client = connect(arbiter)
     started = shell(arbiter).start("run", "--task", "TRAIN", "--", "gpu-arbiter", "sim-job", "--time", "10m")
@@ -181,8 +153,11 @@ async def test_a_command_that_outlives_its_killed_wrapper_keeps_the_gpu(
     busy = await memory(client, lambda gpu: gpu.sample.memory_used_bytes == GIB)
     waiting = client.acquire()
     await waiting.waits_for("GPU_BUSY")
+    # Stopped, so that it cannot end the command when the wrapper dies; then both are gone, and the command is not.
+    os.kill(lease.holder.pid, signal.SIGSTOP)
     started.kill()
     started.wait()
+    os.kill(lease.holder.pid, signal.SIGKILL)
     await waiting.waits_for("COOLDOWN")
     assert (await client.happens("ENDED", lease.lease_id)).detail.startswith("HOLDER_DIED")
     os.kill(busy.processes[0].pid, signal.SIGKILL)
@@ -217,7 +192,7 @@ async def test_a_command_whose_lease_is_revoked_is_ended(arbiter: Arbiterd, conn
     lease = await lease_of(client, "TRAIN")
     _ok(run("revoke", lease.lease_id))
     code, said = Cli.end_of(started)
-    assert code == 125
+    assert code == 123
     assert "OPERATOR" in said
 
 

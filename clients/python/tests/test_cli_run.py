@@ -16,7 +16,7 @@ import pytest
 from fakes.polling import until
 from fakes.scripted_arbiter import UUID, Call, ScriptedArbiter, refuse, seconds
 from gpuarbiter.cli import main
-from gpuarbiter.v1 import lease_pb2
+from gpuarbiter.v1 import lease_pb2, snapshot_pb2
 
 Environment = dict[str, str]
 Start = Callable[..., Any]
@@ -26,7 +26,8 @@ RUN = [sys.executable, "-m", "gpuarbiter.cli", "run"]
 IMPATIENT = [
     sys.executable,
     "-c",
-    "import sys; from gpuarbiter.cli import main, run; run.END_SECONDS = 0.2; sys.exit(main(['run', *sys.argv[1:]]))",
+    "import sys; from gpuarbiter.cli import leased, main; leased.END_SECONDS = 0.2; sys.exit(main(sys.argv[1:]))",
+    "run",
 ]
 
 
@@ -178,9 +179,36 @@ def test_a_command_that_a_signal_ends_is_128_and_the_signal(scripted: ScriptedAr
 
 
 def test_an_ignored_signal_stays_ignored(scripted: ScriptedArbiter, environment: Environment):
-    script = f"trap '' HUP; exec {' '.join(RUN)} -- sh -c 'kill -HUP $PPID; sleep 0.2; exit 5'"
+    script = f"trap '' HUP; WRAPPER=$$ exec {' '.join(RUN)} -- sh -c 'kill -HUP $WRAPPER $PPID 0; sleep 0.2; exit 5'"
     done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, timeout=60, check=False)
     assert done.returncode == 5
+    assert len(scripted.seen["Release"]) == 1
+
+
+@pytest.mark.parametrize("name", ["CONT", "WINCH"])
+def test_signals_that_end_nothing_are_passed_on_too(scripted: ScriptedArbiter, start: Start, name: str):
+    process = start("--", "sh", "-c", f"trap 'echo heard; exit 0' {name}; echo up; while :; do sleep 0.05; done")
+    assert process.stdout.readline() == "up\n"
+    process.send_signal(signal.Signals[f"SIG{name}"])
+    out, _ = process.communicate(timeout=30)
+    assert (process.returncode, out) == (0, "heard\n")
+    assert scripted.seen["Release"][0].report.result == lease_pb2.WORK_RESULT_OK
+
+
+@pytest.mark.usefixtures("scripted")
+def test_who_holds_a_gpu_does_not_stop(start: Start):
+    process = start("--", "sh", "-c", "echo up; exec sleep 60")
+    assert process.stdout.readline() == "up\n"
+    process.send_signal(signal.SIGTSTP)
+    assert process.stderr.readline() == ("gpu-arbiter: a command cannot be stopped while it holds a GPU; it goes on\n")
+    process.terminate()
+    assert process.wait(timeout=30) == 128 + signal.SIGTERM
+
+
+def test_what_a_shell_hands_over_reaches_the_command(scripted: ScriptedArbiter, environment: Environment):
+    script = f"{' '.join(RUN)} -- cat <(echo seven) 3<&0"
+    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, b"seven\n"), done.stderr
     assert len(scripted.seen["Release"]) == 1
 
 
@@ -224,7 +252,7 @@ def test_a_lost_lease_ends_the_command(scripted: ScriptedArbiter, start: Start):
     assert process.stderr.readline() == "gpu-arbiter: the arbiter asks for the GPU (OPERATOR: please)\n"
     scripted.open("revoke")
     out, error = process.communicate(timeout=30)
-    assert process.returncode == 125
+    assert process.returncode == 123
     assert out == "ending\n"
     lost = "gpu-arbiter: error: the lease is lost (REVOKED: an operator did); ending the command [REVOKED]"
     assert error.splitlines()[0] == lost
@@ -243,7 +271,7 @@ def test_a_command_that_does_not_end_with_its_lease_is_killed(scripted: Scripted
         assert process.stdout is not None
         pid = int(process.stdout.readline())
         scripted.open("revoke")
-        assert process.wait(timeout=30) == 125
+        assert process.wait(timeout=30) == 123
         assert not lives(pid)
 
 
@@ -282,10 +310,10 @@ def test_json_is_for_programs(scripted: ScriptedArbiter, environment: Environmen
 class Screen:
     """The command on a terminal of its own."""
 
-    def __init__(self, environment: Environment, *arguments: str) -> None:
+    def __init__(self, environment: Environment, *command: str) -> None:
         self.pid, self._terminal = pty.fork()
         if self.pid == 0:
-            os.execve(sys.executable, [*RUN, *arguments], environment)
+            os.execvpe(command[0], command, environment)
         self.text = ""
 
     def shows(self, text: str) -> bool:
@@ -303,7 +331,10 @@ class Screen:
         return os.waitstatus_to_exitcode(status)
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+FORKS = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
+
+@FORKS
 def test_on_a_terminal_the_command_is_in_the_foreground(scripted: ScriptedArbiter, environment: Environment):
     def script(call: Call):
         yield call.queued(3, detail="ASR since 3 s")
@@ -313,7 +344,7 @@ def test_on_a_terminal_the_command_is_in_the_foreground(scripted: ScriptedArbite
 
     scripted.scripts.append(script)
     code = "import time; print('read:', input()); time.sleep(60)"
-    screen = Screen(environment, "--", sys.executable, "-c", code)
+    screen = Screen(environment, *RUN, "--", sys.executable, "-c", code)
     assert screen.shows("waiting for a GPU: 3 of 3, GPU_BUSY (ASR since 3 s)")
     scripted.open("grant")
     screen.type("hello\n")
@@ -325,6 +356,44 @@ def test_on_a_terminal_the_command_is_in_the_foreground(scripted: ScriptedArbite
     assert screen.exit_code() == 130
     until(lambda: scripted.seen["Release"])
     assert scripted.seen["Release"][0].report.result == lease_pb2.WORK_RESULT_CANCELLED
+
+
+@FORKS
+@pytest.mark.usefixtures("scripted")
+def test_who_stands_beside_it_in_a_pipeline_keeps_the_terminal(environment: Environment, tmp_path: Path):
+    go = tmp_path / "go"
+    waits = f"{' '.join(RUN)} -- sh -c 'while [ ! -e {go} ]; do sleep 0.02; done'"
+    screen = Screen(environment, "sh", "-c", f"{waits} | (read line </dev/tty; echo heard: $line; touch {go})")
+    screen.type("hello\n")
+    assert screen.shows("heard: hello")
+    assert screen.exit_code() == 0
+
+
+@FORKS
+@pytest.mark.usefixtures("scripted")
+def test_a_command_in_the_background_gets_the_terminal_with_fg(environment: Environment):
+    screen = Screen(environment | {"PS1": "$ "}, "bash", "--norc", "--noprofile", "-i")
+    screen.type(f"{' '.join(RUN)} -- sh -c 'read line; echo heard: $line; exit 3' &\n")
+    assert screen.shows("the command waits for the terminal: bring it to the foreground")
+    screen.type("fg\nhello\n")
+    assert screen.shows("heard: hello")
+    screen.type("exit $?\n")
+    assert screen.exit_code() == 3
+
+
+@FORKS
+def test_a_run_inside_a_run_gets_the_terminal_too(scripted: ScriptedArbiter, environment: Environment):
+    gpu = lease_pb2.GpuGrant(key="gpu:0", uuid=UUID)
+    lease = lease_pb2.Lease(lease_id="lease-1", sharing=lease_pb2.SHARING_EXCLUSIVE, gpus=[gpu], visible_devices=UUID)
+    scripted.snapshots = [snapshot_pb2.ArbiterSnapshot(leases=[lease])]
+    command = " ".join(RUN)
+    inner = f"{command} -- sh -c 'read line; echo heard: $line; exit 3'; exit $?"
+    screen = Screen(environment, *RUN, "--", "sh", "-c", inner)
+    assert screen.shows("joins the lease around it, lease-1 on gpu:0")
+    screen.type("hello\n")
+    assert screen.shows("heard: hello")
+    assert screen.exit_code() == 3
+    assert len(scripted.seen["Acquire"]) == 1
 
 
 def test_in_this_process_the_handlers_are_put_back(scripted: ScriptedArbiter, capfd: pytest.CaptureFixture[str]):

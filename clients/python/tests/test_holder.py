@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gpuarbiter import _address, _holder
+from gpuarbiter import _address, _attestation, _holder
 
 
 @pytest.fixture(autouse=True)
@@ -139,7 +139,7 @@ def test_no_attestation_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs Unix sockets")
 def test_a_silent_attestation_socket_is_waited_for_but_not_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(_holder, "_ATTESTATION_SECONDS", 0.05)
+    monkeypatch.setattr(_attestation, "_SECONDS", 0.05)
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))

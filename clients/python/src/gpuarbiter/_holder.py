@@ -8,22 +8,48 @@ import os
 import re
 import socket
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
-from gpuarbiter import _address
+from gpuarbiter import _address, _attestation
 from gpuarbiter.v1 import lease_pb2
 
 MAX_CLIENT_ID = 128
-_ATTESTATION_SECONDS = 1.0
-_ATTESTATION_BYTES = 4096
 # Field 22 of /proc/PID/stat, counted from the third: the second, the name, may itself hold spaces.
 _START_TICKS = 22 - 3
 
 
+class _Other(NamedTuple):
+    """Another process, and how it attests itself."""
+
+    pid: int
+    attest: Callable[[Path], str]
+
+
+# Who holds the leases of this process, where that is not this process.
+_other: _Other | None = None
+
+
+@contextmanager
+def held_by(pid: int, attest: Callable[[Path], str]) -> Iterator[None]:
+    """Meanwhile the leases of this process are another one's, of the same PID namespace: they live as long as that one.
+
+    attest: what that process, not this one, reads from an attestation socket.
+    """
+    global _other  # noqa: PLW0603 -- a process has one identity
+    before, _other = _other, _Other(pid, attest)
+    try:
+        yield
+    finally:
+        _other = before
+
+
 def holder(client_id: str | None = None, *, attestation: str = "") -> lease_pb2.Holder:
-    """The holder that this process is, under `client_id` or a name made of program, host and pid."""
+    """Who holds for this process, itself as a rule, under `client_id` or a name made of program, host and pid."""
     message = lease_pb2.Holder()
-    message.CopyFrom(_process(os.getpid()))
+    message.CopyFrom(_process(_other.pid if _other else os.getpid()))
     message.client_id = client_id or default_client_id()
     message.attestation = attestation
     return message
@@ -79,12 +105,5 @@ def attestation_socket(target: str) -> Path | None:
 
 
 def read_attestation(path: Path) -> str:
-    """What the attestation socket gives this process: one line. Empty when it does not, within a second."""
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
-            line.settimeout(_ATTESTATION_SECONDS)
-            line.connect(str(path))
-            with line.makefile("rb") as answer:
-                return answer.readline(_ATTESTATION_BYTES).decode("ascii").strip()
-    except (OSError, ValueError, AttributeError):  # AttributeError: no AF_UNIX on this system
-        return ""
+    """What the attestation socket gives the holder: one line. Empty when it does not, within a second."""
+    return _other.attest(path) if _other else _attestation.read_attestation(path)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpuarbiter._version import __version__
+from gpuarbiter.cli import exit_codes
 from gpuarbiter.cli.output import Messages
 
 # In the order of --help; the dash of a command is an underscore in its module.
@@ -28,9 +29,6 @@ COMMANDS = {
     "check": "look at what a running arbiter shows to monitors",
     "sim-job": "behave like a job on simulated GPUs",
 }
-FAILURE = 1
-USAGE = 2
-INTERRUPTED = 130
 
 
 def parser() -> argparse.ArgumentParser:
@@ -65,11 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("gpuarbiter").addHandler(logging.NullHandler())
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     module = _module(arguments.command)
-    failure: int = getattr(module, "FAILURE", FAILURE)
+    failure: int = getattr(module, "FAILURE", exit_codes.FAILURE)
     try:
         code: int = module.run(arguments, messages)
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return exit_codes.INTERRUPTED
     except BrokenPipeError:  # the reader has seen enough, as with `| head`
         # Or the interpreter would try to flush what is left, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

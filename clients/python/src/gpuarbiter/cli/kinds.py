@@ -1,6 +1,7 @@
 """Types of arguments; argparse turns an ArgumentTypeError into a line of usage."""
 
 import argparse
+import signal
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
@@ -66,3 +67,42 @@ def _site(text: str) -> str:
 
 
 site: Callable[[str], str] = _checked(_site)
+
+
+def _readiness(text: str) -> str:
+    parts = urlsplit(text.strip())
+    whole = {
+        "http": bool(parts.hostname),
+        "https": bool(parts.hostname),
+        "tcp": bool(parts.hostname and parts.port and not parts.path),  # a bad port is a ValueError that says so
+        "unix": parts.path.startswith("/") and not parts.netloc,
+    }
+    if not whole.get(parts.scheme) or parts.fragment:
+        raise ValueError(
+            f"{text!r} cannot be asked; write http://127.0.0.1:8000/health, tcp://127.0.0.1:8000 or unix:/path/socket"
+        )
+    _ = parts.port
+    return text.strip()
+
+
+readiness: Callable[[str], str] = _checked(_readiness)
+
+
+def _signal_name(text: str) -> signal.Signals:
+    name = text.strip().upper()
+    try:
+        return signal.Signals(int(name)) if name.isdigit() else signal.Signals[f"SIG{name.removeprefix('SIG')}"]
+    except (KeyError, ValueError):
+        raise ValueError(f"{text!r} is no signal; write a name such as TERM or USR1, or its number") from None
+
+
+signal_name: Callable[[str], signal.Signals] = _checked(_signal_name)
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise ValueError(f"{text!r} is no count; write 1 or more")
+    return int(text)
+
+
+positive: Callable[[str], int] = _checked(_positive)

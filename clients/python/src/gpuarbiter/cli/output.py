@@ -19,6 +19,11 @@ class Messages:
         line = json.dumps({"event": event, "message": text, **facts}) if self._as_json else f"gpu-arbiter: {text}"
         _write(sys.stderr, f"{line}\n")
 
+    def remark(self, event: str, text: str, **facts: Any) -> None:
+        """As a note, but for people only where they look: on a terminal."""
+        if self._as_json or self._live:
+            self.note(event, text, **facts)
+
     def result(self, text: str) -> None:
         """What the command was asked for."""
         _write(sys.stdout, f"{text}\n")

@@ -1,32 +1,51 @@
-"""The terminal, handed to the command and taken back.
+"""The terminal, lent to the command and taken back.
 
-Law: only a terminal that this command has in the foreground is handed on, and it is always taken back.
-Without it, a command that reads from the terminal would be stopped at once: its group is not ours.
+Law: it is lent when the command wants it (who reads from it in the background is stopped), and only while it is ours
+to lend. So in a pipeline (`run … | less`) the others keep it, Ctrl-C reaches all of them, and a shell script that is
+interrupted ends as it would without us.
 """
 
 import os
 import signal
-import sys
 from types import TracebackType
 from typing import Self
 
+_DEVICE = "/dev/tty"
+
 
 class Terminal:
-    """Standard input, where it is a terminal and ours."""
+    """The controlling terminal, if there is one.
 
-    def __init__(self) -> None:
-        self._descriptor = _foreground_terminal()
+    inner: this is a run inside a run, which has no lease to keep and may be stopped.
+    """
 
-    def hand_to(self, group: int) -> None:
-        """Makes a process group the one that reads, and that Ctrl-C reaches."""
+    def __init__(self, *, inner: bool = False) -> None:
+        self._inner = inner
+        self._lent = False
+        self._descriptor = _controlling_terminal()
+
+    def lend(self, group: int) -> bool:
+        """Makes a process group the one that reads, and that Ctrl-C reaches. False: it is not ours, ask again later."""
         if self._descriptor is None:
-            return
-        # Or taking it back, from the background, would stop us. After the command began, which would
-        # inherit it.
+            return True
+        if not self._ours() and self._inner:
+            # Stops us all until the run around us has lent it to our group, as a shell would.
+            os.killpg(os.getpgrp(), signal.SIGTTIN)
+        if not self._ours():
+            return False
+        # Or taking it back, from the background, would stop us. The command runs already, and does not inherit it.
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-        self._set(group)
+        self._lent = True
+        self._give_to(group)
+        return True
 
-    def _set(self, group: int) -> None:
+    def _ours(self) -> bool:
+        try:
+            return self._descriptor is not None and os.tcgetpgrp(self._descriptor) == os.getpgrp()
+        except OSError:  # it hung up
+            return False
+
+    def _give_to(self, group: int) -> None:
         try:
             os.tcsetpgrp(self._descriptor or 0, group)
         except OSError:  # the terminal is gone, or the group is
@@ -38,15 +57,16 @@ class Terminal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._lent:
+            self._give_to(os.getpgrp())
         if self._descriptor is not None:
-            self._set(os.getpgrp())
+            os.close(self._descriptor)
 
 
-def _foreground_terminal() -> int | None:
+def _controlling_terminal() -> int | None:
     if not hasattr(os, "tcgetpgrp"):
         return None
     try:
-        descriptor = sys.stdin.fileno()
-        return descriptor if os.tcgetpgrp(descriptor) == os.getpgrp() else None
-    except (OSError, ValueError, AttributeError):  # no terminal, closed, or none at all
+        return os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
         return None

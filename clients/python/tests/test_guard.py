@@ -1,0 +1,226 @@
+"""The processes of a command and its guard, where the system offers less than Linux does, and where things go wrong."""
+
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gpuarbiter._guard import family
+from gpuarbiter._guard.command import Guarded
+from gpuarbiter._guard.family import Ending, Family
+from gpuarbiter._guard.news import Exited, Stopped
+from gpuarbiter.cli.terminal import Terminal
+
+PATIENCE = 30.0
+Started = tuple[Guarded, "queue.SimpleQueue[object]"]
+
+
+@pytest.fixture
+def guarded() -> Iterator[Started]:
+    events: queue.SimpleQueue[object] = queue.SimpleQueue()
+    with Guarded(events) as made:
+        yield made, events
+
+
+def start(guarded: Started, *command: str) -> int:
+    return guarded[0].start(command, dict(os.environ))
+
+
+@pytest.mark.parametrize(("script", "code"), [("exit 3", 3), ("kill -KILL $$", 137)])
+def test_the_exit_code_is_told(guarded: Started, script: str, code: int):
+    start(guarded, "sh", "-c", script)
+    assert guarded[1].get(timeout=PATIENCE) == Exited(code)
+    assert guarded[0].end(0.1)
+    guarded[0].send(signal.SIGTERM)  # to nobody: no error, and no stranger
+
+
+def test_what_cannot_be_started_is_the_systems_error(guarded: Started, tmp_path: Path):
+    with pytest.raises(FileNotFoundError):
+        start(guarded, str(tmp_path / "nothing"))
+    assert start(guarded, "true"), "and the guard goes on"
+
+
+def test_a_stop_is_told_once_each(guarded: Started):
+    start(guarded, "sleep", "60")
+    for _ in range(2):
+        guarded[0].send(signal.SIGSTOP)
+        assert guarded[1].get(timeout=PATIENCE) == Stopped(signal.SIGSTOP)
+        guarded[0].send(signal.SIGCONT)
+    guarded[0].send(signal.SIGKILL)
+    assert guarded[1].get(timeout=PATIENCE) == Exited(137)
+    assert guarded[0].end(0.1)
+
+
+def test_a_guard_asks_for_the_attestation_itself(guarded: Started, tmp_path: Path):
+    path = tmp_path / "a.sock"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        server.settimeout(PATIENCE)
+
+        def answer() -> None:
+            line, _ = server.accept()
+            pid = int.from_bytes(line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], sys.byteorder)
+            line.sendall(f"pid-{pid}\n".encode())
+            line.close()
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert guarded[0].attest(path) == f"pid-{guarded[0].guard_pid}"
+        thread.join()
+    assert guarded[0].attest(tmp_path / "nobody") == ""
+
+
+# -- families --
+
+
+@pytest.fixture
+def child() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(["sleep", "60"], process_group=0) as process:
+        yield process
+        process.kill()
+
+
+def test_without_proc_the_group_stands_for_all(child: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(family, "PROC", Path("/nowhere"))
+    ending = Ending(Family(child.pid), 60)
+    assert not ending.go_on()
+    assert child.wait(PATIENCE) == -signal.SIGTERM
+    assert ending.go_on()
+
+
+def test_one_that_left_the_group_is_reached_by_its_own_pid(monkeypatch: pytest.MonkeyPatch):
+    for has_pidfd in (True, False):
+        if not has_pidfd:
+            monkeypatch.delattr(os, "pidfd_open")
+        with subprocess.Popen(["sleep", "60"], start_new_session=True) as stray:
+            (there,) = [each for each in family.processes() or () if each.pid == stray.pid]
+            Family(2**22 + 1).send_each([there], signal.SIGTERM)
+            assert stray.wait(PATIENCE) == -signal.SIGTERM
+        family._send_one(there, signal.SIGKILL)  # it is gone: no error
+
+
+def test_a_pid_that_another_process_has_now_gets_nothing(child: "subprocess.Popen[bytes]"):
+    (there,) = [each for each in family.processes() or () if each.pid == child.pid]
+    family._send_one(there._replace(start=there.start + 1), signal.SIGKILL)
+    family._send_one(there, signal.SIGTERM)
+    assert child.wait(PATIENCE) == -signal.SIGTERM, "the second signal was the first that arrived"
+
+
+def test_a_file_that_is_no_process_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(family, "PROC", tmp_path)
+    assert family.processes() is None
+    for name, text in (("self", "1 (x) S 0 1"), ("17", "17 (a) b) S 1 17"), ("18", "18 (x) Z")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "stat").write_text(text)
+    assert family.processes() == []
+    whole = "19 (a) b) Z 1 18 " + " ".join(["0"] * 16) + " 77 0"
+    (tmp_path / "19").mkdir()
+    (tmp_path / "19" / "stat").write_text(whole)
+    assert family.processes() == [family.Process(19, 1, 18, 77, zombie=True)]
+
+
+def test_orphans_are_adopted_where_the_system_can(monkeypatch: pytest.MonkeyPatch):
+    assert family.adopt_orphans()
+    assert family.adopt_orphans(on=False)
+
+    def missing(_name: None):
+        raise OSError
+
+    monkeypatch.setattr(family.ctypes, "CDLL", missing)
+    assert not family.adopt_orphans()
+
+
+# -- a guard whose time has come --
+
+HELPLESS = """
+import sys
+from gpuarbiter._guard import family, guard
+immortal = [family.Process(2**22 + 1, 1, 2**22 + 1, 1, zombie=False)]
+family.KILLED_SECONDS = 0.0
+seen = iter([immortal, immortal, immortal])
+family.Family.living = lambda _self: next(seen, [])
+guard.main(int(sys.argv[1]))
+"""
+
+
+def test_what_cannot_be_killed_is_said_and_waited_for():
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-c", HELPLESS, str(theirs.fileno())]
+    with ours, subprocess.Popen(command, pass_fds=[theirs.fileno()]) as process:
+        theirs.close()
+        ours.settimeout(PATIENCE)
+        start = {"order": "start", "argv": ["true"], "environment": dict(os.environ)}
+        for order in (start, {"order": "end", "grace": 0}):
+            ours.sendall(json.dumps(order).encode() + b"\n")
+        told: list[dict[str, object]] = []
+        with ours.makefile("rb") as answers:
+            while not told or told[-1].get("gone") is not True:
+                told.append(json.loads(answers.readline()))
+        assert [each["gone"] for each in told if each["event"] == "gone"] == [False, True]
+        ours.sendall(b'{"order": "bye"}\n')
+        assert process.wait(PATIENCE) == 0
+
+
+# -- the terminal --
+
+
+@pytest.fixture
+def _terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A terminal of which the tests say whose it is."""
+    monkeypatch.setattr("gpuarbiter.cli.terminal._DEVICE", os.devnull)
+    before = signal.getsignal(signal.SIGTTOU)
+    yield
+    signal.signal(signal.SIGTTOU, before)
+
+
+def test_without_a_terminal_there_is_nothing_to_lend(monkeypatch: pytest.MonkeyPatch):
+    before = signal.getsignal(signal.SIGTTOU)
+    monkeypatch.setattr("gpuarbiter.cli.terminal._DEVICE", "/nowhere")
+    with Terminal() as terminal:
+        assert terminal.lend(os.getpid())
+    monkeypatch.delattr(os, "tcgetpgrp")
+    with Terminal() as terminal:
+        assert terminal.lend(os.getpid())
+    assert signal.getsignal(signal.SIGTTOU) == before
+
+
+@pytest.mark.usefixtures("_terminal")
+def test_a_terminal_is_lent_and_taken_back(monkeypatch: pytest.MonkeyPatch):
+    given: list[int] = []
+    monkeypatch.setattr(os, "tcgetpgrp", lambda _descriptor: os.getpgrp())
+    monkeypatch.setattr(os, "tcsetpgrp", lambda _descriptor, group: given.append(group))
+    with Terminal() as terminal:
+        assert terminal.lend(7)
+    assert given == [7, os.getpgrp()]
+
+
+@pytest.mark.usefixtures("_terminal")
+def test_what_is_not_ours_is_not_lent(monkeypatch: pytest.MonkeyPatch):
+    # Not even looked at: the null device is no terminal.
+    given: list[int] = []
+    monkeypatch.setattr(os, "tcsetpgrp", lambda _descriptor, group: given.append(group))
+    with Terminal() as terminal:
+        assert not terminal.lend(7)
+        monkeypatch.setattr(os, "tcgetpgrp", lambda _descriptor: os.getpgrp() + 1)
+        assert not terminal.lend(7)
+    assert given == []
+
+
+@pytest.mark.usefixtures("_terminal")
+def test_a_terminal_that_is_gone_is_no_error(monkeypatch: pytest.MonkeyPatch):
+    def gone(_descriptor: int, _group: int):
+        raise OSError
+
+    monkeypatch.setattr(os, "tcgetpgrp", lambda _descriptor: os.getpgrp())
+    monkeypatch.setattr(os, "tcsetpgrp", gone)
+    with Terminal() as terminal:
+        assert terminal.lend(os.getpid())

@@ -101,3 +101,25 @@ def test_an_arbiter_that_is_gone_is_one_line(arbiterd: Start, folder: Path):
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
     assert f"http://{arbiter.http} is out of reach" in line
+
+
+@pytest.mark.parametrize(("transport", "how"), [("grpc", "/proc"), ("socket", "the attestation socket")])
+def test_a_set_up_passes_every_line_and_is_left_as_it_was(arbiter: Arbiterd, folder: Path, transport: str, how: str):
+    shell = Cli(environment(folder, GPU_ARBITER_ADDRESS=getattr(arbiter, transport)))
+    done = shell("check", "--json")
+    lines = {line["check"]: line for line in json.loads(done.stdout)["checks"]}
+    assert {line["status"] for line in lines.values()} == {"PASS"}, done.stdout
+    assert lines["pids"]["found"] == f"the arbiter saw the holder die (it knows it by {how})"
+    state = json.loads(shell("snapshot", "--json").stdout)
+    assert (state["leases"], state["queueLength"]) == ([], 0)
+
+
+async def test_a_set_up_in_use_is_looked_at_without_disturbing_it(
+    arbiterd: Start, connect: Connect, shell: Callable[[Arbiterd], Cli]
+):
+    arbiter = arbiterd()
+    held = connect(arbiter).acquire("ASR")
+    await held.granted()
+    done = shell(arbiter)("check")
+    assert done.returncode == 0
+    assert "SKIP  a lease is granted  others use the GPUs" in done.stdout

@@ -13,20 +13,15 @@ from gpuarbiter import Arbiter, Lease
 from gpuarbiter._check.lines import Line, Status, judged, listed
 from gpuarbiter._check.page import Page, Unreadable
 from gpuarbiter._check.site import Site
-from gpuarbiter._errors import ArbiterError, ClientLimit, QueueFull, WaitTimeout
-from gpuarbiter._outcomes import Declined
+from gpuarbiter._check.trial import BUSY, MEMORY, TASK, WAIT_SECONDS
+from gpuarbiter._errors import ArbiterError
 from gpuarbiter._units import format_bytes
 from gpuarbiter.v1 import snapshot_pb2
 
-TASK = "gpu-arbiter-check"
-MEMORY = 64 * 2**20
-WAIT_SECONDS = 2.0
 # For the second lease: meanwhile the first one holds others up.
 SECOND_WAIT_SECONDS = 0.5
 # How often a page is looked at until nothing changed around it.
 _LOOKS = 20
-# Others use what we would need.
-_BUSY = (Declined, WaitTimeout, QueueFull, ClientLimit)
 
 _NO_LEASES = "idle: no lease above 0"
 _NO_WAITERS = "idle: no waiter above 0"
@@ -61,7 +56,7 @@ class Clients:
             for line in self._lines():
                 left.remove(line.check)
                 yield line
-        except _BUSY as busy:
+        except BUSY as busy:
             failure = (Status.SKIP, f"others use the arbiter: {busy}")
         except ArbiterError as error:
             failure = (Status.FAIL, str(error) + (f" [{error.reason}]" if error.reason else ""))

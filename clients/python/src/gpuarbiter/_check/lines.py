@@ -5,19 +5,25 @@ from typing import NamedTuple
 
 
 class Status(Enum):
-    """How a line came out. SKIP: it could not be looked at, as others use the arbiter; that is no failure."""
+    """How a line came out.
+
+    WARN: it works, but not as well as it could. SKIP: it could not be looked at, as others use the arbiter. Neither
+    is a failure.
+    """
 
     PASS = "PASS"  # noqa: S105 -- no password
+    WARN = "WARN"
     FAIL = "FAIL"
     SKIP = "SKIP"
 
 
 class Line(NamedTuple):
-    """One thing that was looked at, how it came out, and what was found."""
+    """One thing that was looked at, how it came out, what was found, and what to do about it."""
 
     check: str
     status: Status
     found: str
+    todo: str = ""
 
 
 def judged(check: str, right: object, found: str) -> Line:

@@ -1,24 +1,29 @@
-"""Looks at what a running arbiter shows to monitors: health, the page of metrics and its form, and its figures.
+"""Looks at a set-up line by line, from the address to a lease, and says what to do about what is not right.
 
-For the figures it takes two small shared leases of the task type gpu-arbiter-check for a moment. PASS, FAIL or
-SKIP for each line; what cannot be looked at because others use the arbiter is skipped, which is no failure.
+PASS, WARN (it works, but not as well as it could), FAIL or SKIP (others use what it would need) for each line: the
+address and who listens there, credentials, version, clock, journal, NVML, each GPU, a grant, and whether the arbiter
+sees the processes here. With --metrics it looks instead at what a running arbiter shows to monitors: health, the page
+of metrics and its form, and its figures.
+It takes one small shared lease of the task type gpu-arbiter-check for a moment (two with --metrics).
 Exit code: 0 when nothing failed, 1 otherwise.
-With --json: {"passed": true, "checks": [{"check": …, "status": "PASS", "found": …}]}.
+With --json: {"passed": true, "checks": [{"check": …, "status": "PASS", "found": …, "todo": …}]}.
 """
 
 import argparse
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from gpuarbiter.cli import kinds
+from gpuarbiter.cli import exit_codes, kinds
 from gpuarbiter.cli.output import Messages
 
 if TYPE_CHECKING:
+    from gpuarbiter import Arbiter
     from gpuarbiter._check.lines import Line
 
-FAILURE = 1
+# Columns for the name of a check, by what is looked at.
+_SHORT, _LONG = 18, 36
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,9 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metrics",
         type=kinds.site,
-        required=True,
         metavar="URL",
-        help="the arbiter's HTTP side, such as http://127.0.0.1:9402",
+        help="look at the arbiter's HTTP side instead, such as http://127.0.0.1:9402",
     )
 
 
@@ -38,32 +42,46 @@ def run(arguments: argparse.Namespace, messages: Messages) -> int:
     for line in _lines(arguments):
         lines.append(line)
         if not arguments.json:
-            messages.result(_text(line))
+            messages.result(_text(line, _SHORT if arguments.metrics is None else _LONG))
     tally = Counter(line.status.value for line in lines)
     passed = not tally["FAIL"]
     if arguments.json:
-        checks = [{"check": line.check, "status": line.status.value, "found": line.found} for line in lines]
+        checks = [line._asdict() | {"status": line.status.value} for line in lines]
         messages.result(json.dumps({"passed": passed, "checks": checks}))
     else:
-        messages.result(f"{tally['PASS']} passed, {tally['FAIL']} failed, {tally['SKIP']} skipped")
-    return 0 if passed else FAILURE
+        warned = f"{tally['WARN']} warned, " if tally["WARN"] else ""
+        messages.result(f"{tally['PASS']} passed, {warned}{tally['FAIL']} failed, {tally['SKIP']} skipped")
+    return 0 if passed else exit_codes.FAILURE
 
 
 def _lines(arguments: argparse.Namespace) -> "Iterator[Line]":
+    from gpuarbiter.cli.client import connect
+
+    def client(client_id: str) -> "Arbiter":
+        return connect(arguments, client_id)
+
+    if arguments.metrics is None:
+        from gpuarbiter._check.setup import Setup
+
+        return Setup(arguments.address, client).lines()
+    return _metrics(arguments.metrics, client)
+
+
+def _metrics(url: str, client: "Callable[[str], Arbiter]") -> "Iterator[Line]":
     from gpuarbiter._check.clients import Clients
     from gpuarbiter._check.form import Form
     from gpuarbiter._check.site import Site
-    from gpuarbiter.cli.client import connect
 
-    site = Site(arguments.metrics)
+    site = Site(url)
     form = Form(site)
     yield from form.lines()
     if form.readable:
-        yield from Clients(site, lambda client_id: connect(arguments, client_id)).lines()
+        yield from Clients(site, client).lines()
 
 
-def _text(line: "Line") -> str:
+def _text(line: "Line", width: int) -> str:
     from gpuarbiter._top.text import clean
 
     # What the other side wrote is not to reach the terminal as it is.
-    return f"{line.status.value}  {line.check:<36}  {clean(line.found)}"
+    todo = f" -- {line.todo}" if line.todo else ""
+    return f"{line.status.value}  {line.check:<{width}}  {clean(line.found)}{todo}"

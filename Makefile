@@ -61,6 +61,7 @@ check: $(STAMP) $(NODE_STAMP)  ## Lint, types, layers, contract, generated code:
 	$(BIN)/ruff format --check $(PYTHON_CODE)
 	$(BIN)/mypy
 	$(BIN)/mypy clients/python/tests/api_samples.py clients/python/examples/*.py
+	clients/ts/node_modules/.bin/pyright --pythonpath $(PYTHON)
 	$(BIN)/lint-imports
 	cd clients/ts && npx --no-install buf lint ../.. && npx --no-install buf format --diff --exit-code ../..
 	cd clients/ts && npm run --silent check

@@ -1,6 +1,6 @@
 """The public API as programs use it: type checkers must accept each line, and infer what `assert_type` says.
 
-Never run; `make check` reads it with mypy strict, and pyright accepts it, too.
+Never run; `make check` reads it with mypy and with pyright, both at their strictest.
 """
 
 import asyncio

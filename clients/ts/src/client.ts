@@ -3,7 +3,7 @@ import { create } from "@bufbuild/protobuf";
 import { releasedOf, yieldOf } from "./answers.js";
 import { Asking } from "./asking.js";
 import { now } from "./clock.js";
-import { ArbiterUnavailable, Declined, FallbackToCpu } from "./errors.js";
+import { ArbiterError, ArbiterUnavailable, Declined, FallbackToCpu } from "./errors.js";
 import {
   type AcquireRequest,
   CheckFenceRequestSchema,
@@ -20,16 +20,17 @@ import type { Abortable, Lease } from "./lease.js";
 import { type Logger, stderrLogger } from "./logger.js";
 import type { Callbacks } from "./notices.js";
 import { acquireRequest, type RequestOptions, set, sharingOf, workContext, workReport } from "./options.js";
+import { Outage } from "./outage.js";
 import type { Acquired, Outcome } from "./outcomes.js";
 import { Session } from "./session.js";
 import { type OnUnavailable, resolveAddress, resolveOnUnavailable, resolveToken } from "./settings.js";
 import { type SnapshotOptions, snapshot, type WatchOptions, watch } from "./snapshots.js";
 import { timing } from "./timing.js";
 import { currentTrace } from "./tracing.js";
-import { UnarbitratedLease } from "./unarbitrated-lease.js";
 import { type Duration, durationMessage, optionalMs, parseBytes, type Size } from "./units.js";
+import { UnmanagedLease } from "./unmanaged-lease.js";
 import type { Fence, Queued, Released, WorkContext, WorkReport, YieldRequest } from "./values.js";
-import { settled } from "./waiting.js";
+import { link, settled } from "./waiting.js";
 import { runUnderLease, type WorkOptions } from "./work.js";
 
 /** Where the arbiter is, and who asks. */
@@ -71,19 +72,27 @@ export class GpuArbiterClient implements AsyncDisposable {
   readonly #session: Session;
   readonly #onUnavailable: OnUnavailable;
   readonly #logger: Logger;
+  readonly #outage: Outage;
   readonly #held = new Set<HeldLease>();
-  readonly #asking = new Map<AbortController, Promise<unknown>>();
+  readonly #asking = new Set<Promise<unknown>>();
+  readonly #closing = new AbortController();
 
   constructor(options: ClientOptions = {}) {
     const address = resolveAddress(options.address);
     this.#session = new Session({ address, token: resolveToken(options.token) }, options.clientId);
     this.#onUnavailable = resolveOnUnavailable(options.onUnavailable);
     this.#logger = options.logger ?? stderrLogger;
+    this.#outage = new Outage(this.#logger);
   }
 
   /** Where the arbiter is. */
   get address(): string {
     return this.#session.target.address;
+  }
+
+  /** It was closed: nothing can be asked of it any more. */
+  get closed(): boolean {
+    return this.#closing.signal.aborted;
   }
 
   /**
@@ -96,13 +105,19 @@ export class GpuArbiterClient implements AsyncDisposable {
     const onUnavailable = resolveOnUnavailable(options.onUnavailable ?? this.#onUnavailable);
     const request = acquireRequest(taskType, options, await currentTrace());
     try {
-      return await this.#ask(request, options);
+      const acquired = await this.#ask(request, options);
+      this.#outage.over();
+      return acquired;
     } catch (failure) {
-      if (!(failure instanceof ArbiterUnavailable) || onUnavailable === "fail" || this.#session.closed) {
+      const unavailable = failure instanceof ArbiterUnavailable;
+      if (failure instanceof ArbiterError && !unavailable) {
+        this.#outage.over();
+      }
+      if (!unavailable || onUnavailable === "fail" || this.closed) {
         throw failure;
       }
-      this.#logger.warn(`${taskType} proceeds without a lease: ${failure.message}`);
-      return { kind: "granted", lease: new UnarbitratedLease(taskType, request.requestId) };
+      this.#outage.noticed(failure);
+      return { kind: "granted", lease: new UnmanagedLease(taskType, request.requestId) };
     }
   }
 
@@ -117,22 +132,23 @@ export class GpuArbiterClient implements AsyncDisposable {
 
   /**
    * Acquires, does the work, and releases with a report of how it went, in every way out. What the work throws is
-   * thrown. The signal of the options gives up the wait, and then aborts the lease's signal.
+   * thrown. The context says what the work belongs to, what to ask for, and, by its signal, when to give up: the wait
+   * at first, then the work, by aborting the lease's signal.
    */
   withGpuLease<T, C = undefined>(
     taskType: string,
     work: (lease: Lease) => T | Promise<T>,
-    options: WorkOptions<C> = {},
+    context: WorkOptions<C> = {},
   ): Promise<Outcome<T, C>> {
-    return runUnderLease(this, taskType, work, options);
+    return runUnderLease(this, taskType, work, context);
   }
 
   async #ask(request: AcquireRequest, options: LeaseOptions): Promise<Acquired> {
-    const closing = new AbortController();
-    const signal = options.signal === undefined ? closing.signal : AbortSignal.any([options.signal, closing.signal]);
-    const { onQueued } = options;
-    const answering = new Asking(this.#session, request, { onQueued, signal, logger: this.#logger }).answer();
-    this.#asking.set(closing, answering);
+    this.#closing.signal.throwIfAborted();
+    const { signal, unlink } = link(options.signal, this.#closing.signal);
+    const asked = { onQueued: options.onQueued, signal, logger: this.#logger };
+    const answering = new Asking(this.#session, request, asked).answer();
+    this.#asking.add(answering);
     try {
       const answer = await answering;
       if (answer instanceof Declined) {
@@ -146,7 +162,8 @@ export class GpuArbiterClient implements AsyncDisposable {
       this.#held.add(lease);
       return { kind: "granted", lease };
     } finally {
-      this.#asking.delete(closing);
+      unlink();
+      this.#asking.delete(answering);
     }
   }
 
@@ -235,10 +252,8 @@ export class GpuArbiterClient implements AsyncDisposable {
   /** Takes back what waits, releases what is held (detached leases excepted), and closes the line. */
   async close(): Promise<void> {
     const deadline = now() + timing.releaseMs;
-    for (const closing of this.#asking.keys()) {
-      closing.abort(new Error("this client is closed"));
-    }
-    await settled(Promise.allSettled(this.#asking.values()), timing.withdrawMs);
+    this.#closing.abort(new Error("this client is closed"));
+    await settled(Promise.allSettled(this.#asking), timing.withdrawMs);
     const leaving = [...this.#held].map((lease) =>
       lease.detached ? lease.abandon() : lease.leave(lease.reported, Math.max(0, deadline - now())),
     );

@@ -40,6 +40,15 @@ export class Connection {
     this.#heard = true;
   }
 
+  /** Whether it keeps the program from ending. */
+  hold(busy: boolean): void {
+    if (busy) {
+      this.#session.ref();
+    } else {
+      this.#session.unref();
+    }
+  }
+
   close(): void {
     this.#stop();
     this.#session.destroy();

@@ -28,7 +28,7 @@ import type { GrantedGpu, Released, SharingName, WorkReport, YieldRequest } from
 import { abortable, sleep } from "./waiting.js";
 
 export class HeldLease implements Lease {
-  readonly arbitrated = true;
+  readonly unmanaged = false;
   readonly #session: Session;
   readonly #record: LeaseRecord;
   readonly #notices: Notices;

@@ -16,8 +16,8 @@ export interface Abortable {
 
 /** The right to use one or more GPUs, until it is released, ends by a rule, or is lost. */
 export interface Lease extends AsyncDisposable {
-  /** false: no arbiter granted this; it was out of reach, and the program chose to proceed without a lease. */
-  readonly arbitrated: boolean;
+  /** true: no arbiter granted this; it was out of reach, and the program chose to proceed without a lease. */
+  readonly unmanaged: boolean;
   /** Unique for ever; "" without an arbiter. */
   readonly leaseId: string;
   /** Strictly increasing over all grants: hand it to whatever the lease protects. 0n without an arbiter. */

@@ -2,7 +2,8 @@
  * A Session stream: many calls over one connection, answered by call_id.
  *
  * Law: every call gets exactly one last answer: the arbiter's, or the failure that ended the line. What was written to
- * a line that broke may have arrived; what was asked before the line stood was not sent.
+ * a line that broke may have arrived; what was asked before the line stood was not sent. It keeps the program from
+ * ending only while a call is open.
  */
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { ArbiterUnavailable } from "./errors.js";
@@ -15,11 +16,12 @@ import {
 } from "./gen/gpuarbiter/v1/gpu_arbiter_pb.js";
 import type { Holder } from "./gen/gpuarbiter/v1/lease_pb.js";
 import { Mailbox } from "./mailbox.js";
+import type { Target } from "./settings.js";
 import { fromConnect, fromFailure } from "./status.js";
 import { timing } from "./timing.js";
 import { VERSION } from "./version.js";
 import { settled } from "./waiting.js";
-import { openWire, type Target, type Wire } from "./wire.js";
+import { openWire, type Wire } from "./wire.js";
 
 /** A call with one answer, such as { case: "release", value: … }. */
 export type Question = NonNullable<MessageInitShape<typeof SessionRequestSchema>["call"]>;
@@ -51,7 +53,6 @@ export class Line {
   readonly #ended: Promise<void>;
   #callId = 0n;
   #failure: unknown;
-  #idle: NodeJS.Timeout | undefined;
 
   private constructor(wire: Wire, target: Target) {
     this.#wire = wire;
@@ -79,11 +80,6 @@ export class Line {
   /** Whether calls can be made over it. */
   get usable(): boolean {
     return !this.#outbox.ended;
-  }
-
-  /** How many calls are open. */
-  get calls(): number {
-    return this.#open.size;
   }
 
   /** Asks a question, and waits for so long for its answer. */
@@ -166,9 +162,9 @@ export class Line {
   #send(call: Question, open: Open): bigint {
     this.#callId += 1n;
     const callId = this.#callId;
-    clearTimeout(this.#idle);
     if (this.#outbox.put(create(SessionRequestSchema, { callId, call }))) {
       this.#open.set(callId, open);
+      this.#wire.hold(true);
     } else {
       open.fail(this.#failure ?? new ArbiterUnavailable("the line to the arbiter is closed", { code: "UNAVAILABLE" }));
     }
@@ -203,7 +199,6 @@ export class Line {
 
   #fail(failure: unknown): void {
     this.#failure ??= failure;
-    clearTimeout(this.#idle);
     this.#outbox.close();
     const open = [...this.#open.values()];
     this.#open.clear();
@@ -212,11 +207,10 @@ export class Line {
     }
   }
 
-  /** With nothing going on, the line is closed after a while, so that the program can end. */
+  /** With nothing going on, the program can end. */
   #rest(): void {
-    clearTimeout(this.#idle);
-    if (this.#open.size === 0 && this.usable) {
-      this.#idle = setTimeout(() => void this.end(), timing.idleMs);
+    if (this.#open.size === 0) {
+      this.#wire.hold(false);
     }
   }
 }

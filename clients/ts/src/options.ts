@@ -18,7 +18,6 @@ import {
   WorkReportSchema,
   WorkResult,
 } from "./gen/gpuarbiter/v1/lease_pb.js";
-import type { TraceContext } from "./tracing.js";
 import { type Duration, durationMessage, parseBytes, parseDuration, type Size } from "./units.js";
 import type { BusyPolicyName, PlacementName, WorkContext, WorkReport } from "./values.js";
 
@@ -54,6 +53,12 @@ export interface RequestOptions {
   readonly context?: WorkContext | undefined;
   /** The idempotency key, at most 64 characters; a fresh UUID unless told. */
   readonly requestId?: string | undefined;
+}
+
+/** The W3C headers of the caller's span; empty where there is none. */
+export interface TraceContext {
+  readonly traceparent: string;
+  readonly tracestate: string;
 }
 
 /** The request; its holder is that of the session. */

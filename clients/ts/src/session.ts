@@ -9,10 +9,9 @@ import { now } from "./clock.js";
 import type { SessionResponse } from "./gen/gpuarbiter/v1/gpu_arbiter_pb.js";
 import { holderOf } from "./holder.js";
 import { Line, type Question, unanswered } from "./line.js";
-import { placeOf } from "./settings.js";
+import { placeOf, type Target } from "./settings.js";
 import { timing } from "./timing.js";
 import { abortable, settled } from "./waiting.js";
-import type { Target } from "./wire.js";
 
 type Answer = SessionResponse["answer"];
 /** The answer to a question: the message of the same name. */

@@ -40,4 +40,6 @@ test("a token comes from the argument or the environment", () => {
   expect(resolveToken("a", { GPU_ARBITER_TOKEN: "b" })).toBe("a");
   expect(resolveToken(undefined, { GPU_ARBITER_TOKEN: "b" })).toBe("b");
   expect(resolveToken(undefined, {})).toBeUndefined();
+  expect(resolveToken("", { GPU_ARBITER_TOKEN: "b" })).toBeUndefined();
+  expect(() => resolveToken(undefined, { GPU_ARBITER_TOKEN: "secret\n" })).toThrow(/^the token holds .* line break/);
 });

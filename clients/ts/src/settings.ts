@@ -18,6 +18,12 @@ export const DEFAULT_ADDRESS = "127.0.0.1:50051";
 const ALLOWED = 'write "host:port" or "unix:/path/to/arbiter.sock"';
 const MAX_PORT = 65_535;
 
+/** Where to connect, and as who. */
+export interface Target {
+  readonly address: string;
+  readonly token: string | undefined;
+}
+
 type Environment = Readonly<Record<string, string | undefined>>;
 
 /** The address that counts: the argument, otherwise GPU_ARBITER_ADDRESS, otherwise 127.0.0.1:50051. */
@@ -59,7 +65,12 @@ export function resolveOnUnavailable(
   return chosen;
 }
 
-/** The bearer token: the argument, otherwise GPU_ARBITER_TOKEN, otherwise none. */
+/** The bearer token: the argument, otherwise GPU_ARBITER_TOKEN; none when it is empty. */
 export function resolveToken(argument: string | undefined, environment: Environment = process.env): string | undefined {
-  return argument ?? (environment[TOKEN_VARIABLE] || undefined);
+  const chosen = argument ?? environment[TOKEN_VARIABLE] ?? "";
+  if (!/^[\x21-\x7e]*$/.test(chosen)) {
+    // It is a secret: not shown.
+    throw new RangeError("the token holds a space, a line break or another character that is not printable ASCII");
+  }
+  return chosen || undefined;
 }

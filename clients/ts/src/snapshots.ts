@@ -8,10 +8,12 @@ import { ArbiterUnavailable } from "./errors.js";
 import { type SnapshotRequest, SnapshotRequestSchema } from "./gen/gpuarbiter/v1/gpu_arbiter_pb.js";
 import type { ArbiterSnapshot } from "./gen/gpuarbiter/v1/snapshot_pb.js";
 import { set } from "./options.js";
+import type { Target } from "./settings.js";
 import { fromConnect } from "./status.js";
 import { timing } from "./timing.js";
 import { type Duration, durationMessage } from "./units.js";
-import { openWire, type Target } from "./wire.js";
+import { link } from "./waiting.js";
+import { openWire } from "./wire.js";
 
 /** What a snapshot is to hold. */
 export interface SnapshotOptions {
@@ -59,9 +61,9 @@ async function* states(
   timeoutMs: number | undefined,
 ): AsyncGenerator<ArbiterSnapshot, void, undefined> {
   const wire = await openWire(target, signal);
-  const ended = signal === undefined ? wire.broken : AbortSignal.any([wire.broken, signal]);
+  const ended = link(wire.broken, signal);
   try {
-    for await (const reply of wire.client.snapshot(request, { signal: ended, ...set("timeoutMs", timeoutMs) })) {
+    for await (const reply of wire.client.snapshot(request, { signal: ended.signal, ...set("timeoutMs", timeoutMs) })) {
       if (reply.snapshot !== undefined) {
         yield reply.snapshot;
       }
@@ -70,6 +72,7 @@ async function* states(
     signal?.throwIfAborted();
     throw fromConnect(wire.broken.aborted ? wire.broken.reason : thrown, target.address);
   } finally {
+    ended.unlink();
     wire.close();
   }
 }

@@ -16,8 +16,6 @@ export const timing = {
    */
   pingIntervalMs: 1_000,
   pingTimeoutMs: 1_000,
-  /** A line over which nothing goes on is closed, so that it does not keep the program from ending. */
-  idleMs: 1_000,
   /** How long a request asks again while the arbiter is away, where its maxWait does not say; a restart takes less. */
   outageMs: 10_000,
   /** However short its maxWait: that bounds the wait for a GPU, and what may have been granted is worth a moment more. */
@@ -28,6 +26,8 @@ export const timing = {
   releaseMs: 5_000,
   /** A lease presumed lost is given back for the case that it is not; that is not worth waiting for. */
   lostReleaseMs: 1_000,
+  /** What a report about work on the CPU may cost; it is only for statistics. */
+  reportMs: 1_000,
   /** A callback that takes longer does not keep the next one from being called. */
   callbackOrderMs: 1_000,
   /**

@@ -3,12 +3,7 @@
  *
  * Law: @opentelemetry/api is an optional peer; without it, or without a span, there is simply no trace.
  */
-
-/** The W3C headers of a span; empty where there is none. */
-export interface TraceContext {
-  readonly traceparent: string;
-  readonly tracestate: string;
-}
+import type { TraceContext } from "./options.js";
 
 type Api = typeof import("@opentelemetry/api");
 

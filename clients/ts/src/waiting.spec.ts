@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { abortable, Flag, settled, sleep } from "./waiting.js";
+import { abortable, Flag, link, settled, sleep } from "./waiting.js";
 
 const never = new Promise<never>(() => {});
 
@@ -38,5 +38,24 @@ describe("a flag", () => {
     expect(await flag.wait(1)).toBe(false);
     expect(await flag.wait(0)).toBe(false);
     expect(flag.up).toBe(false);
+  });
+});
+
+describe("linked signals", () => {
+  test("the first one counts, whenever it comes", () => {
+    const [one, two] = [new AbortController(), new AbortController()];
+    const { signal } = link(undefined, one.signal, two.signal);
+    expect(signal.aborted).toBe(false);
+    two.abort("two");
+    one.abort("one");
+    expect(signal.reason).toBe("two");
+    expect(link(one.signal, two.signal).signal.reason).toBe("one");
+  });
+  test("not any more once they are cut off", () => {
+    const control = new AbortController();
+    const { signal, unlink } = link(control.signal);
+    unlink();
+    control.abort();
+    expect(signal.aborted).toBe(false);
   });
 });

@@ -21,6 +21,26 @@ export function abortable<T>(promise: Promise<T>, signal: AbortSignal | undefine
   });
 }
 
+/** A signal that is aborted by the first of several, until it is cut off from them. */
+export interface Linked {
+  readonly signal: AbortSignal;
+  readonly unlink: () => void;
+}
+
+/** Links signals. AbortSignal.any would leave something of each request at a signal that lives as long as the program. */
+export function link(...signals: ReadonlyArray<AbortSignal | undefined>): Linked {
+  const first = new AbortController();
+  const unlinking = new AbortController();
+  for (const signal of signals) {
+    const abort = () => first.abort(signal?.reason);
+    if (signal?.aborted) {
+      abort();
+    }
+    signal?.addEventListener("abort", abort, { once: true, signal: unlinking.signal });
+  }
+  return { signal: first.signal, unlink: () => unlinking.abort() };
+}
+
 /** Waits; throws the signal's reason when that comes first. */
 export function sleep(ms: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {

@@ -11,19 +11,15 @@ import { createGrpcTransport } from "@connectrpc/connect-node";
 import { Connection } from "./connection.js";
 import { ArbiterUnavailable } from "./errors.js";
 import { GpuArbiter } from "./gen/gpuarbiter/v1/gpu_arbiter_pb.js";
-import { type Place, placeOf } from "./settings.js";
+import { type Place, placeOf, type Target } from "./settings.js";
 import { timing } from "./timing.js";
-
-/** Where to connect, and as who. */
-export interface Target {
-  readonly address: string;
-  readonly token: string | undefined;
-}
 
 export interface Wire {
   readonly client: Client<typeof GpuArbiter>;
   /** Aborted when the connection is gone, for whatever reason; the reason is an ArbiterUnavailable. */
   readonly broken: AbortSignal;
+  /** Whether it keeps the program from ending; it does until told. */
+  readonly hold: (busy: boolean) => void;
   readonly close: () => void;
 }
 
@@ -44,6 +40,7 @@ export async function openWire(target: Target, signal?: AbortSignal): Promise<Wi
   return {
     client: createClient(GpuArbiter, transport),
     broken: broken.signal,
+    hold: (busy) => connection.hold(busy),
     close: () => connection.close(),
   };
 }

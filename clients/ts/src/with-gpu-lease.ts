@@ -6,20 +6,22 @@ import { runUnderLease, type WorkOptions } from "./work.js";
 
 let shared: GpuArbiterClient | undefined;
 
-/** The client of this process, for the arbiter that the environment names. */
+/** The client of this process, for the arbiter that the environment names; a new one when it was closed. */
 export function sharedClient(): GpuArbiterClient {
-  shared ??= new GpuArbiterClient();
+  if (shared === undefined || shared.closed) {
+    shared = new GpuArbiterClient();
+  }
   return shared;
 }
 
 /**
  * Acquires a lease, runs `work(lease)`, and releases it with a report of how the work went, in every way out. As
- * `GpuArbiterClient.withGpuLease`, with the client of the options or the one of this process.
+ * `GpuArbiterClient.withGpuLease`, with the client of the context or the one of this process.
  */
 export function withGpuLease<T, C = undefined>(
   taskType: string,
   work: (lease: Lease) => T | Promise<T>,
-  options: WorkOptions<C> & { readonly client?: GpuArbiterClient | undefined } = {},
+  context: WorkOptions<C> & { readonly client?: GpuArbiterClient | undefined } = {},
 ): Promise<Outcome<T, C>> {
-  return runUnderLease(options.client ?? sharedClient(), taskType, work, options);
+  return runUnderLease(context.client ?? sharedClient(), taskType, work, context);
 }

@@ -9,10 +9,16 @@ import { HeldLease } from "./held-lease.js";
 import type { Lease } from "./lease.js";
 import type { Outcome } from "./outcomes.js";
 import { reportOf } from "./reporting.js";
-import { UnarbitratedLease } from "./unarbitrated-lease.js";
+import { timing } from "./timing.js";
+import { UnmanagedLease } from "./unmanaged-lease.js";
+import type { WorkContext } from "./values.js";
+import { settled } from "./waiting.js";
 
-/** As for a lease; and the work to do where there is no GPU. */
-export interface WorkOptions<C = undefined> extends LeaseOptions {
+/**
+ * As for a lease; what the work belongs to, said here or in a `context` of its own; and the work to do where there is no
+ * GPU.
+ */
+export interface WorkOptions<C = undefined> extends LeaseOptions, WorkContext {
   /** Does the work on the CPU when the arbiter says so (busyPolicy FALLBACK_CPU); it is reported. */
   readonly onCpu?: ((signal: AbortSignal | undefined) => C | Promise<C>) | undefined;
 }
@@ -21,8 +27,9 @@ export async function runUnderLease<T, C>(
   client: GpuArbiterClient,
   taskType: string,
   work: (lease: Lease) => T | Promise<T>,
-  options: WorkOptions<C>,
+  given: WorkOptions<C>,
 ): Promise<Outcome<T, C>> {
+  const options = { ...given, context: contextOf(given) };
   const acquired = await client.acquire(taskType, options);
   switch (acquired.kind) {
     case "skipped":
@@ -34,8 +41,14 @@ export async function runUnderLease<T, C>(
   }
 }
 
+/** What is said of the work in either place; the narrower one counts. */
+function contextOf(options: WorkOptions<unknown>): WorkContext {
+  const { jobId, sessionId, utteranceIndex, stage, attributes } = options;
+  return { jobId, sessionId, utteranceIndex, stage, attributes, ...options.context };
+}
+
 async function onGpu<T>(lease: Lease, work: (lease: Lease) => T | Promise<T>, signal: AbortSignal | undefined) {
-  if (!(lease instanceof HeldLease || lease instanceof UnarbitratedLease)) {
+  if (!(lease instanceof HeldLease || lease instanceof UnmanagedLease)) {
     throw new TypeError("not a lease of this library");
   }
   const stop = () => lease.stop(signal?.reason);
@@ -66,7 +79,7 @@ async function onCpu<C>(client: GpuArbiterClient, taskType: string, options: Wor
     throw error;
   } finally {
     const report = { ...reportOf(failed, performance.now() - began), device: "CPU" } as const;
-    // The work is done; that nobody could be told of it is no reason to fail it.
-    await client.reportWork(taskType, report, { context: options.context }).catch(() => {});
+    // The work is done; that nobody could be told of it is no reason to fail it, or to keep it waiting.
+    await settled(client.reportWork(taskType, report, { context: options.context }), timing.reportMs);
   }
 }

@@ -18,7 +18,7 @@ FAULTS := tests/e2e/test_kill.py tests/e2e/test_arbiter_faults.py tests/e2e/test
 	tests/e2e/test_plugging.py tests/e2e/test_out_of_memory.py tests/e2e/test_resume.py tests/e2e/test_soak.py tests/server/api/test_cancel_everywhere.py tests/server/store/test_journal_fuzz.py
 PYTHON_CODE := server clients/python tests bench tools
 
-.PHONY: help run test soak check fix proto bench lock clean
+.PHONY: help run test test-typescript soak check fix proto bench lock clean
 
 help:  ## Lists the targets.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,14 @@ ifdef COVERAGE
 else
 	$(PYTHON) -m pytest -n 2 --dist worksteal
 endif
+	@$(MAKE) --no-print-directory test-typescript
+
+# After the Python tests, because it starts arbiters as they do. Skipped without npm, as they are without their tools.
+test-typescript: $(STAMP)
+	@echo "== tests of the TypeScript client"
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(NODE_STAMP) && cd clients/ts && npm test --silent; \
+	elif [ -n "$${GPU_ARBITER_REQUIRE_TOOLS:-}" ]; then echo "npm is not in PATH, and GPU_ARBITER_REQUIRE_TOOLS is set" >&2; exit 1; \
+	else echo "npm is missing: the tests of the TypeScript client were not run"; fi
 
 soak: $(STAMP)  ## Lives through WORLDS=100000 simulated worlds, plants known bugs, runs every fault in full; prints the figures.
 	cd tests && $(CURDIR)/$(PYTHON) -m core.soak $(WORLDS)

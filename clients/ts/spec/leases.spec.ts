@@ -15,7 +15,7 @@ describe.each(["address", "socket"] as const)("by its %s", (by) => {
     await using client = new GpuArbiterClient({ address: arbiter[by], clientId: "me" });
     const lease = await client.lease("ASR", { memory: "6GiB", context: { jobId: "job-1", utteranceIndex: 3 } });
     const [gpu] = lease.gpus;
-    expect(lease).toMatchObject({ arbitrated: true, taskType: "ASR", sharing: "EXCLUSIVE", detached: false });
+    expect(lease).toMatchObject({ unmanaged: false, taskType: "ASR", sharing: "EXCLUSIVE", detached: false });
     expect(gpu).toMatchObject({ key: "gpu:0", index: 0, declaredBytes: 6 * 2 ** 30, committedBytes: 6 * 2 ** 30 });
     expect(lease.visibleDevices).toBe(gpu?.uuid);
     expect(lease.holdRemainingMs).toBeGreaterThan(0);

@@ -4,10 +4,10 @@ import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
-import { delimiter, join, resolve } from "node:path";
+import { delimiter, join } from "node:path";
 import { createInterface } from "node:readline";
+import { ROOT } from "./places.js";
 
-const ROOT = resolve(import.meta.dirname, "../../../..");
 const PYTHON = join(ROOT, ".venv", "bin", "python");
 const READY = /gpu-arbiterd is ready: (.*)/;
 const PATIENCE_MS = 30_000;

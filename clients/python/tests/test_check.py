@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -95,6 +96,15 @@ def test_an_arbiter_that_is_right_passes_every_line(site: ScriptedSite, check: C
     assert first.holder.client_id != second.holder.client_id
     assert list(second.gpu.candidates) == ["gpu:0"], "beside the first"
     assert not site.arbiter.held, "it gave both back"
+
+
+def test_without_the_reader_of_pages_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    assert main(["check", "--metrics", "http://127.0.0.1:1"]) == 1
+    said = "gpu-arbiter: error: --metrics needs prometheus-client: pip install 'gpu-arbiter-client[check]'\n"
+    assert capsys.readouterr() == ("", said)
 
 
 def test_for_people_it_is_a_line_each_and_a_sum(site: ScriptedSite, capsys: pytest.CaptureFixture[str]):

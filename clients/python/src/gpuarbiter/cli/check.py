@@ -10,6 +10,7 @@ With --json: {"passed": true, "checks": [{"check": …, "status": "PASS", "found
 """
 
 import argparse
+import importlib.util
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -68,6 +69,8 @@ def _lines(arguments: argparse.Namespace) -> "Iterator[Line]":
 
 
 def _metrics(url: str, client: "Callable[[str], Arbiter]") -> "Iterator[Line]":
+    if importlib.util.find_spec("prometheus_client") is None:
+        raise ValueError("--metrics needs prometheus-client: pip install 'gpu-arbiter-client[check]'")
     from gpuarbiter._check.clients import Clients
     from gpuarbiter._check.form import Form
     from gpuarbiter._check.site import Site

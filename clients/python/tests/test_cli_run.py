@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from fakes.polling import until
 from fakes.scripted_arbiter import UUID, Call, ScriptedArbiter, refuse, seconds
 from gpuarbiter.cli import main
 from gpuarbiter.v1 import lease_pb2, snapshot_pb2
+from support.screen import FORKS, Screen
 
 Environment = dict[str, str]
 Start = Callable[..., Any]
@@ -93,6 +93,14 @@ def test_the_options_arrive(scripted: ScriptedArbiter, environment: Environment)
     assert list(request.gpu.candidates) == ["0", "1"]
     assert (request.gpu.count, request.priority, request.gpu.sharing) == (2, 9, lease_pb2.SHARING_SHARED)
     assert scripted.seen["Release"][0].report.result == lease_pb2.WORK_RESULT_OK
+
+
+@pytest.mark.parametrize("dashes", [(), ("--",)], ids=["", "--"])
+@pytest.mark.usefixtures("scripted")
+def test_what_follows_the_command_is_the_commands(environment: Environment, dashes: tuple[str, ...]):
+    script = 'echo "$*"'
+    done = run(environment, "--gpu", "0", *dashes, "sh", "-c", script, "sh", "--memory", "x", "--", "--json", "-h")
+    assert (done.stdout, done.stderr) == ("--memory x -- --json -h\n", "")
 
 
 def test_indices_come_with_their_order(scripted: ScriptedArbiter, environment: Environment):
@@ -305,33 +313,6 @@ def test_json_is_for_programs(scripted: ScriptedArbiter, environment: Environmen
     assert (events[2]["reason"], events[2]["grace_seconds"]) == ("QUANTUM", None)
     done = run(environment, "--json", "--", "no-such-command")
     assert json.loads(done.stderr)["message"] == "no-such-command: command not found"
-
-
-class Screen:
-    """The command on a terminal of its own."""
-
-    def __init__(self, environment: Environment, *command: str) -> None:
-        self.pid, self._terminal = pty.fork()
-        if self.pid == 0:
-            os.execvpe(command[0], command, environment)
-        self.text = ""
-
-    def shows(self, text: str) -> bool:
-        """Reads on until it does."""
-        while text not in self.text:
-            self.text += os.read(self._terminal, 4096).decode()
-        return True
-
-    def type(self, text: str) -> None:
-        os.write(self._terminal, text.encode())
-
-    def exit_code(self) -> int:
-        _, status = os.waitpid(self.pid, 0)
-        os.close(self._terminal)
-        return os.waitstatus_to_exitcode(status)
-
-
-FORKS = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 
 @FORKS

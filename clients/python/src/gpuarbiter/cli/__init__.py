@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from gpuarbiter._version import __version__
-from gpuarbiter.cli import exit_codes
+from gpuarbiter.cli import exit_codes, pages
 from gpuarbiter.cli.output import Messages
 
 # In the order of --help; the dash of a command is an underscore in its module.
 COMMANDS = {
-    "run": "run a command under a lease, as flock does under a lock",
+    "run": "run a command under a lease, as under flock",
     "snapshot": "show GPUs, leases and the queue",
     "top": "a live view of GPUs, leases, the queue and rates",
     "release": "end a lease, or take a waiting request back",
@@ -26,29 +26,60 @@ COMMANDS = {
     "resume": "take a drain back (operators)",
     "revoke": "ask a holder to yield, then end its lease (operators)",
     "events": "show what happened (operators)",
-    "check": "look at what a running arbiter shows to monitors",
+    "check": "look at a set-up, and say what to do",
+    "completion": "completion for bash, zsh or fish",
     "sim-job": "behave like a job on simulated GPUs",
 }
 
 
+EXAMPLES = (
+    ("gpu-arbiter run -- python train.py", "a command under a lease"),
+    ("gpu-arbiter top", "who has what, live"),
+    ("gpu-arbiter check", "is all as it should be?"),
+    ("gpu-arbiter run --help", "the page of a command"),
+)
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser of the whole command."""
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
-        "--address",
-        help='"host:port" or "unix:/path" of the arbiter; otherwise GPU_ARBITER_ADDRESS, or 127.0.0.1:50051',
+    whole = argparse.ArgumentParser(
+        prog="gpu-arbiter",
+        description="Leases on the GPUs of this machine: who may use which GPU, with how much memory, for how long.",
+        epilog=pages.examples(EXAMPLES),
+        formatter_class=pages.Formatter,
     )
-    common.add_argument("--token", help="bearer token; otherwise GPU_ARBITER_TOKEN (other users can see an argument)")
-    common.add_argument("--json", action="store_true", help="write JSON for programs instead of text for people")
-    whole = argparse.ArgumentParser(prog="gpu-arbiter", description="Leases on the GPUs of this machine.")
-    whole.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    whole.add_argument("--version", action="version", version=f"%(prog)s {__version__}", help="show it, and end")
+    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
     for name, summary in COMMANDS.items():
         module = _module(name)
-        sub = commands.add_parser(name, parents=[common], help=summary, description=module.__doc__)
-        sub.formatter_class = argparse.RawDescriptionHelpFormatter
-        module.add_arguments(sub)
+        page = commands.add_parser(
+            name,
+            help=summary,
+            description=pages.description(module),
+            epilog=pages.epilog(module),
+            formatter_class=pages.Formatter,
+        )
+        module.add_arguments(page)
+        _add_shared(page, module)
     return whole
+
+
+def _add_shared(page: argparse.ArgumentParser, module: Any) -> None:
+    if pages.asks_an_arbiter(module):
+        arbiter = page.add_argument_group("the arbiter")
+        arbiter.add_argument(
+            "--address",
+            metavar="ADDRESS",
+            help="host:port or unix:/path (default: GPU_ARBITER_ADDRESS, otherwise 127.0.0.1:50051)",
+        )
+        arbiter.add_argument(
+            "--token",
+            metavar="TOKEN",
+            help="bearer token; other users of the machine can see an argument (default: GPU_ARBITER_TOKEN)",
+        )
+    if pages.writes_json(module):
+        output = page.add_argument_group("output")
+        output.add_argument("--json", action="store_true", help="JSON for programs instead of text for people")
 
 
 def _module(name: str) -> Any:
@@ -58,7 +89,7 @@ def _module(name: str) -> Any:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit code."""
     arguments = parser().parse_args(argv)
-    messages = Messages(as_json=arguments.json)
+    messages = Messages(as_json=getattr(arguments, "json", False))
     # Warnings of the library and of gRPC; what matters of them the commands say themselves.
     logging.getLogger("gpuarbiter").addHandler(logging.NullHandler())
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")

@@ -4,8 +4,9 @@ PASS, WARN (it works, but not as well as it could), FAIL or SKIP (others use wha
 address and who listens there, credentials, version, clock, journal, NVML, each GPU, a grant, and whether the arbiter
 sees the processes here. With --metrics it looks instead at what a running arbiter shows to monitors: health, the page
 of metrics and its form, and its figures.
+
 It takes one small shared lease of the task type gpu-arbiter-check for a moment (two with --metrics).
-Exit code: 0 when nothing failed, 1 otherwise.
+
 With --json: {"passed": true, "checks": [{"check": …, "status": "PASS", "found": …, "todo": …}]}.
 """
 
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
     from gpuarbiter import Arbiter
     from gpuarbiter._check.lines import Line
 
+MORE_EXIT_CODES = {"1": "a line failed (lines that warn or were skipped are no failure)"}
+ENVIRONMENT = {"GPU_ARBITER_ON_UNAVAILABLE": "looked at: whether programs go on without an arbiter"}
+EXAMPLES = (
+    ("gpu-arbiter check", "from the address to a lease"),
+    ("gpu-arbiter check --json | jq '.checks[] | select(.todo != \"\")'", "what is to be done"),
+    ("gpu-arbiter check --metrics http://127.0.0.1:9402", "what monitors see"),
+)
 # Columns for the name of a check, by what is looked at.
 _SHORT, _LONG = 18, 36
 

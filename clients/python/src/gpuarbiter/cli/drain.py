@@ -1,6 +1,9 @@
 """Cordons GPUs: nothing more is granted there, and requests wait. With --grace, holders are asked to yield.
 
-The lease of a holder that does not yield within the grace period is revoked. `resume` takes it back.
+The lease of a holder that does not yield within the grace period is revoked. `resume` takes it back. Where roles are
+configured, this needs the admin role.
+
+With --json: {"leasesLeft": N}.
 """
 
 import argparse
@@ -9,12 +12,19 @@ import json
 from gpuarbiter.cli import kinds
 from gpuarbiter.cli.output import Messages
 
+EXAMPLES = (
+    ('gpu-arbiter drain --gpu 0 --grace 30s --reason "driver update"', "holders have 30 s"),
+    ("gpu-arbiter drain --all", "no new grants; who holds goes on"),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
     add_gpus(parser)
-    parser.add_argument("--grace", type=kinds.duration, help="ask the holders to yield within so long, such as 30s")
-    parser.add_argument("--reason", default="", help="for whoever asks why")
+    parser.add_argument(
+        "--grace", type=kinds.duration, metavar="DURATION", help="ask the holders to yield within so long, such as 30s"
+    )
+    parser.add_argument("--reason", default="", metavar="TEXT", help="for whoever asks why")
 
 
 def add_gpus(parser: argparse.ArgumentParser) -> None:

@@ -1,10 +1,9 @@
-"""Shows what happened, oldest first: the arbiter's audit trail.
+"""Shows what happened, oldest first: the arbiter's audit trail. Where roles are configured, this needs the admin role.
 
---format text: a line for each event, for people.
---format jsonl (or --json): one protobuf message ListEventsResponse as canonical JSON per line.
---format csv: RFC 4180; the columns sequence, event_time (UTC), type, lease_id, request_id, task_type,
-client_id, namespace, pod, gpus (separated by spaces), fencing_token, detail.
---format chrome-trace: leases, waits and what happened to them, for https://ui.perfetto.dev and chrome://tracing.
+As text, a line for each event. As jsonl (or with --json), one protobuf message ListEventsResponse as canonical JSON
+per line. As csv, RFC 4180 with the columns sequence, event_time (UTC), type, lease_id, request_id, task_type,
+client_id, namespace, pod, gpus (separated by spaces), fencing_token, detail. As chrome-trace, leases, waits and what
+happened to them, for https://ui.perfetto.dev and chrome://tracing.
 """
 
 import argparse
@@ -19,15 +18,21 @@ from gpuarbiter.cli.output import Messages
 _TRACE = "chrome-trace"
 FORMATS = ("text", "jsonl", "csv", _TRACE)
 
+EXAMPLES = (
+    ("gpu-arbiter events --follow", "all that is kept, then what happens"),
+    ("gpu-arbiter events --since 10m --format csv >events.csv", "for a spreadsheet"),
+    ("gpu-arbiter events --format chrome-trace >trace.json", "for https://ui.perfetto.dev"),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
-    parser.add_argument("--format", choices=FORMATS, help="default: text")
+    parser.add_argument("--format", choices=FORMATS, help="text, jsonl, csv or chrome-trace (default: text)")
     parser.add_argument(
         "--since", type=kinds.since, metavar="TIME", help="events from then on: 10m (ago), or an ISO time (UTC)"
     )
     parser.add_argument("--after", type=int, default=0, metavar="SEQUENCE", help="events after this one (default: all)")
-    parser.add_argument("--limit", type=int, default=0, help="at most so many (default: no limit)")
+    parser.add_argument("--limit", type=int, default=0, metavar="N", help="at most so many (default: no limit)")
     parser.add_argument(
         "--follow", action="store_true", help="then the new ones as they happen, until Ctrl-C; not with chrome-trace"
     )

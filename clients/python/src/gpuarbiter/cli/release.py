@@ -1,4 +1,7 @@
-"""Ends a lease, or takes a waiting request out of the queue. What has ended already is no error."""
+"""Ends a lease, or takes a waiting request out of the queue. What has ended already is no error.
+
+With --json: an object with reason, heldSeconds, alreadyEnded, memoryVerdict and memoryPeakBytes.
+"""
 
 import argparse
 import json
@@ -6,13 +9,24 @@ import json
 from gpuarbiter._units import format_duration
 from gpuarbiter.cli.output import Messages
 
+EXAMPLES = (
+    ("gpu-arbiter release --lease-id 6b0231bc00000-4396e49644367375", "a lease, as `snapshot` shows it"),
+    ("gpu-arbiter release --request-id nightly-index", "a lease, or a request that waits, by its request_id"),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--lease-id", help="as `snapshot` shows it")
-    which.add_argument("--request-id", help="of a lease or of a waiting request")
-    parser.add_argument("--fencing-token", type=int, default=0, help="release nothing unless it is the lease's")
+    which.add_argument("--lease-id", metavar="ID", help="as `snapshot` shows it")
+    which.add_argument("--request-id", metavar="ID", help="of a lease or of a waiting request")
+    parser.add_argument(
+        "--fencing-token",
+        type=int,
+        default=0,
+        metavar="N",
+        help="release nothing unless it is the lease's (default: any)",
+    )
 
 
 def run(arguments: argparse.Namespace, messages: Messages) -> int:

@@ -1,9 +1,14 @@
-"""Takes a drain back: GPUs are granted again."""
+"""Takes a drain back: GPUs are granted again. Where roles are configured, this needs the admin role.
+
+With --json: {}.
+"""
 
 import argparse
 
 from gpuarbiter.cli.drain import add_gpus
 from gpuarbiter.cli.output import Messages
+
+EXAMPLES = (("gpu-arbiter resume --gpu 0", "one GPU"), ("gpu-arbiter resume --all", "all of them"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

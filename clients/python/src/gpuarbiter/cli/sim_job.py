@@ -1,6 +1,8 @@
 """Behaves like a job on simulated GPUs: takes memory, keeps it for a time, gives it back.
 
-Looks at CUDA_VISIBLE_DEVICES as a real job does. Exit code 1 when the memory does not fit.
+For trying an arbiter without a GPU (`gpus: sim`). It looks at CUDA_VISIBLE_DEVICES as a real job does.
+
+With --json, its lines on stderr are objects with "event", "message" and facts.
 """
 
 import argparse
@@ -13,15 +15,34 @@ from gpuarbiter.cli import kinds
 from gpuarbiter.cli.output import Messages
 
 OUT_OF_MEMORY = 1
+# It does its work on the GPUs, and asks nobody.
+ARBITER = False
+MORE_EXIT_CODES = {"1": "the memory does not fit, or there is no simulated GPU", "128 + N": "signal N ended it"}
+ENVIRONMENT = {
+    "CUDA_VISIBLE_DEVICES": "the GPUs, by UUID, unless --gpu says so",
+    "GPU_ARBITER_SIM_DIR": "where the simulated GPUs are (default: below XDG_RUNTIME_DIR)",
+}
+EXAMPLES = (
+    (
+        "gpu-arbiter run --memory 6GiB -- gpu-arbiter sim-job --memory 5GiB --time 30s --utilization 0.8",
+        "under a lease, with less than it declared",
+    ),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
-    parser.add_argument("--memory", type=kinds.size, default=2**30, help="on each GPU, such as 6GiB (default: 1GiB)")
-    parser.add_argument("--time", type=kinds.duration, default=timedelta(seconds=5), help="such as 10s (default: 5s)")
-    parser.add_argument("--utilization", type=kinds.ratio, default=0.9, help="0 to 1 (default: 0.9)")
     parser.add_argument(
-        "--gpu", action="append", metavar="UUID", help="instead of CUDA_VISIBLE_DEVICES; may be repeated"
+        "--memory", type=kinds.size, default=2**30, metavar="SIZE", help="on each GPU, such as 6GiB (default: 1GiB)"
+    )
+    parser.add_argument(
+        "--time", type=kinds.duration, default=timedelta(seconds=5), metavar="DURATION", help="how long (default: 5s)"
+    )
+    parser.add_argument(
+        "--utilization", type=kinds.ratio, default=0.9, metavar="RATIO", help="of the GPU, 0 to 1 (default: 0.9)"
+    )
+    parser.add_argument(
+        "--gpu", action="append", metavar="UUID", help="may be repeated (default: those of CUDA_VISIBLE_DEVICES)"
     )
 
 

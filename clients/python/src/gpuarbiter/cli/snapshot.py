@@ -1,4 +1,6 @@
-"""Shows what the arbiter knows: GPUs with their memory ledger, leases, and the queue.
+"""Shows what the arbiter knows: GPUs with their memory ledger, leases, and the queue with everyone's reason to wait.
+
+What is not known is a dash, never a zero.
 
 With --json: the protobuf message ArbiterSnapshot as canonical JSON (camelCase names, 64-bit numbers as
 strings, unset optional fields left out); with --watch one line for each state.
@@ -12,21 +14,30 @@ from typing import Any
 from gpuarbiter.cli import kinds
 from gpuarbiter.cli.output import Messages
 
+EXAMPLES = (
+    ("gpu-arbiter snapshot", "how it stands"),
+    ("gpu-arbiter snapshot --watch --gpu 0", "again on each change, of one GPU"),
+    ("gpu-arbiter snapshot --json | jq '.gpus[].memory.admissibleBytes'", "what could be declared now"),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
     parser.add_argument(
-        "--gpu", action="append", metavar="KEY", help="key, index or UUID; may be repeated; default: all"
+        "--gpu", action="append", metavar="KEY", help="key, index or UUID; may be repeated (default: all)"
     )
     parser.add_argument("--watch", action="store_true", help="again whenever something changes, until Ctrl-C")
     parser.add_argument(
         "--interval",
         type=kinds.duration,
         default=timedelta(seconds=1),
+        metavar="DURATION",
         help="with --watch: at most so often (default: 1s)",
     )
     parser.add_argument("--processes", action="store_true", help="also the processes that the driver sees")
-    parser.add_argument("--tickets", type=int, default=0, help="at most so many waiting requests (default: 100)")
+    parser.add_argument(
+        "--tickets", type=int, default=0, metavar="N", help="at most so many waiting requests (default: 100)"
+    )
 
 
 def run(arguments: argparse.Namespace, messages: Messages) -> int:

@@ -2,6 +2,7 @@
 
 The bar of the ledger: # committed to leases, + used by others (unleased), - kept free (headroom). Rates
 are those of the last ten seconds, waits those of the last hundred leases of the GPU.
+
 With --json: one protobuf message ArbiterSnapshot as canonical JSON per line, as `snapshot --watch` has it.
 """
 
@@ -20,16 +21,27 @@ from gpuarbiter.cli.output import Messages
 _REDRAW_SECONDS = 1.0
 _QUIT = frozenset("qQ")
 
+MORE_EXIT_CODES = {"143": "SIGTERM"}
+ENVIRONMENT = {
+    "NO_COLOR": "no colours, when it is set to anything",
+    "COLUMNS, LINES": "of a frame that does not go to a terminal (default: 80, and as many lines as it takes)",
+}
+EXAMPLES = (
+    ("gpu-arbiter top", "live, until q or Ctrl-C"),
+    ("gpu-arbiter top --once | tee now.txt", "one frame"),
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
     parser.add_argument(
-        "--gpu", action="append", metavar="KEY", help="key, index or UUID; may be repeated; default: all"
+        "--gpu", action="append", metavar="KEY", help="key, index or UUID; may be repeated (default: all)"
     )
     parser.add_argument(
         "--interval",
         type=kinds.duration,
         default=timedelta(seconds=1),
+        metavar="DURATION",
         help="new states at most so often (default: 1s)",
     )
     parser.add_argument("--once", action="store_true", help="one frame, also to a pipe; COLUMNS and LINES bound it")

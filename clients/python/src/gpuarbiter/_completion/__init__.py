@@ -1,0 +1,1 @@
+"""Completion for shells, made of the parser: what it knows, they know."""

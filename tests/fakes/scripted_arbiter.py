@@ -17,6 +17,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from fakes.scripted_session import ScriptedSession
 from gpuarbiter.v1 import admin_pb2, admin_pb2_grpc, lease_pb2, snapshot_pb2
 from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
 from gpuarbiter.v1 import gpu_arbiter_pb2_grpc as rpc
@@ -161,7 +162,7 @@ class ScriptedArbiter(rpc.GpuArbiterServicer):
         self._gates: dict[str, threading.Event] = {}
         self._gates_lock = threading.Lock()
         # Everything that arrived, by the name of the call: requests, and call metadata.
-        self.seen: dict[str, list[Any]] = {name: [] for name in CALLS}
+        self.seen: dict[str, list[Any]] = {name: [] for name in (*CALLS, "CancelAcquire")}
         self.metadata: list[dict[str, str | bytes]] = []
         self.answers: dict[str, Callable[[Any, Any], Any]] = {}
         self.snapshots: list[snapshot_pb2.ArbiterSnapshot] = [snapshot_pb2.ArbiterSnapshot(revision=1)]
@@ -213,6 +214,10 @@ class ScriptedArbiter(rpc.GpuArbiterServicer):
         self.note("Acquire", request, context)
         yield from script(call)
 
+    def Session(self, requests: Iterator[pb.SessionRequest], context: Any) -> Iterator[pb.SessionResponse]:  # noqa: N802
+        """All of it over one stream."""
+        yield from ScriptedSession(self, requests, context).run()
+
     def Snapshot(self, request: pb.SnapshotRequest, context: Any) -> Iterator[pb.SnapshotResponse]:  # noqa: N802
         """Sends the snapshots, or, not asked to watch, the first."""
         self.note("Snapshot", request, context)
@@ -231,6 +236,8 @@ class ScriptedArbiter(rpc.GpuArbiterServicer):
             for call in self.calls:
                 if request.lease_id or call.request.request_id == request.request_id:
                     self.open(f"released {call.request.request_id}")
+                if not request.lease_id and call.request.request_id == request.request_id:
+                    call.closed.set()
             return pb.ReleaseResponse(reason=lease_pb2.END_REASON_RELEASED, held=seconds(1.5))
 
         return self._answer("Release", request, context, released)

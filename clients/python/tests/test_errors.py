@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gpuarbiter
+from fakes.scripted_arbiter import seconds
 from gpuarbiter._errors import BY_REASON
 from gpuarbiter._reporting import report_of
-from gpuarbiter._status import DETAILS_KEY, from_status, may_have_arrived
+from gpuarbiter._status import DETAILS_KEY, from_failure, from_status
 from gpuarbiter.sim import SimulatedOutOfMemory
 from gpuarbiter.v1 import error_pb2
 
@@ -83,21 +84,25 @@ def test_what_cannot_be_granted_just_now_is_transient():
     assert not from_status("RESOURCE_EXHAUSTED", "m", details()).transient
 
 
-@pytest.mark.parametrize(
-    ("code", "message", "reason", "arrived"),
-    [
-        ("UNAVAILABLE", "failed to connect to all addresses; last error: refused", "", False),
-        ("UNAVAILABLE", "connections to all backends failing; last error: refused", "", False),
-        ("UNAVAILABLE", "errors resolving node:1: [...]", "", False),
-        ("UNAVAILABLE", "Socket closed", "", True),
-        ("INTERNAL", "RST_STREAM", "", True),
-        ("UNAVAILABLE", "the arbiter is shutting down", "SHUTDOWN", False),
-        ("FAILED_PRECONDITION", "no way", "", False),
-    ],
-)
-def test_whether_a_call_may_have_arrived(code: str, message: str, reason: str, arrived: bool):
-    error = from_status(code, message, details(reason=reason) if reason else ())
-    assert may_have_arrived(error) is arrived
+def test_a_failure_of_a_session_says_what_a_status_says():
+    failure = error_pb2.Failure(
+        code=8,
+        message="full",
+        reason=error_pb2.ERROR_REASON_QUEUE_FULL,
+        metadata={"limit": "8"},
+        retry_after=seconds(1.5),
+        violations=[error_pb2.Failure.FieldViolation(field="gpu", description="no")],
+    )
+    error = from_failure(failure)
+    assert type(error) is gpuarbiter.QueueFull
+    assert (str(error), error.reason, error.code) == ("full (gpu: no)", "QUEUE_FULL", "RESOURCE_EXHAUSTED")
+    assert (error.metadata, error.retry_after) == ({"limit": "8"}, timedelta(seconds=1.5))
+
+
+def test_a_failure_that_says_little_is_an_error_all_the_same():
+    error = from_failure(error_pb2.Failure(code=99))
+    assert type(error) is gpuarbiter.ArbiterUnavailable
+    assert (error.code, error.message, error.retry_after) == ("UNKNOWN", "the call ended UNKNOWN", None)
 
 
 def test_a_lease_that_ended_is_a_lease_that_is_lost():

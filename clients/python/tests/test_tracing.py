@@ -10,14 +10,11 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanContext, TraceFlags, TraceState
 
 from gpuarbiter import _convert, _tracing
-from gpuarbiter.v1 import lease_pb2
-
-HOLDER = lease_pb2.Holder(client_id="c")
 
 
 def test_the_current_span_is_handed_on():
     with TracerProvider(shutdown_on_exit=False).get_tracer("t").start_as_current_span("x") as span:
-        request = _convert.acquire_request("ASR", HOLDER, {})
+        request = _convert.acquire_request("ASR", {})
     context = span.get_span_context()
     assert request.traceparent == f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
     assert request.tracestate == ""
@@ -51,8 +48,7 @@ def test_without_a_span_there_is_nothing_to_tell():
 
 def test_opentelemetry_is_never_imported_for_it():
     code = (
-        "import sys; from gpuarbiter import _convert; from gpuarbiter.v1 import lease_pb2;"
-        "request = _convert.acquire_request('ASR', lease_pb2.Holder(client_id='c'), {});"
+        "import sys; from gpuarbiter import _convert; request = _convert.acquire_request('ASR', {});"
         "print(repr(request.traceparent), 'opentelemetry' in sys.modules)"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

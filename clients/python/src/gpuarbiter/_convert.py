@@ -18,8 +18,8 @@ from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
 from gpuarbiter.v1 import lease_pb2, snapshot_pb2
 
 
-def acquire_request(task_type: str, holder: lease_pb2.Holder, options: RequestOptions) -> pb.AcquireRequest:
-    """The request for `lease` and `acquire`; a request_id is made up where the caller gives none."""
+def acquire_request(task_type: str, options: RequestOptions) -> pb.AcquireRequest:
+    """The request for `lease` and `acquire`, without a holder; a request_id is made up where the caller gives none."""
     ttl = options.get("ttl")
     detached = options.get("detached", False)
     if detached and not ttl:
@@ -30,7 +30,6 @@ def acquire_request(task_type: str, holder: lease_pb2.Holder, options: RequestOp
     return pb.AcquireRequest(
         request_id=options.get("request_id") or str(uuid.uuid4()),
         task_type=task_type,
-        holder=holder,
         gpu=_gpu_request(options),
         priority=options.get("priority"),
         busy_policy=enum_number(lease_pb2.BusyPolicy, options.get("busy_policy")),

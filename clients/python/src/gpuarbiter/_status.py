@@ -9,9 +9,11 @@ from datetime import timedelta
 from typing import Any
 
 from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
 
+from gpuarbiter._convert import enum_name
 from gpuarbiter._errors import BY_REASON, TRANSPORT_CODES, ArbiterError, ArbiterUnavailable, Unauthenticated, Violation
+from gpuarbiter.v1 import error_pb2
 
 DOMAIN = "gpuarbiter"
 DETAILS_KEY = "grpc-status-details-bin"
@@ -56,6 +58,20 @@ def from_status(code: str, message: str, trailers: Trailers = ()) -> ArbiterErro
     )
 
 
+def from_failure(failure: error_pb2.Failure) -> ArbiterError:
+    """The error for a call of a session that failed."""
+    reason = enum_name(error_pb2.ErrorReason, failure.reason)
+    code = code_pb2.Code.Name(failure.code) if failure.code in code_pb2.Code.values() else "UNKNOWN"
+    return _class_of(reason, code)(
+        failure.message or f"the call ended {code}",
+        reason=reason,
+        code=code,
+        metadata=failure.metadata,
+        retry_after=failure.retry_after.ToTimedelta() if failure.HasField("retry_after") else None,
+        violations=[Violation(each.field, each.description) for each in failure.violations],
+    )
+
+
 def _class_of(reason: str, code: str) -> type[ArbiterError]:
     if reason:
         return BY_REASON.get(reason, ArbiterError)
@@ -63,19 +79,6 @@ def _class_of(reason: str, code: str) -> type[ArbiterError]:
         return ArbiterUnavailable
     # Proxies and interceptors refuse credentials before the arbiter could give a reason.
     return Unauthenticated if code == "UNAUTHENTICATED" else ArbiterError
-
-
-# How gRPC words that it had no connection to send a call over.
-_NO_CONNECTION = ("failed to connect to all addresses", "connections to all backends failing", "errors resolving")
-
-
-def may_have_arrived(failure: ArbiterError) -> bool:
-    """Whether the arbiter may have taken the call in although its answer never came: the line broke beneath it.
-
-    Wordings that are not known count as yes: that costs time, where a no could cost a lease.
-    """
-    lost = failure.code in TRANSPORT_CODES and not failure.reason
-    return lost and not any(words in failure.message for words in _NO_CONNECTION)
 
 
 _KNOWN = (error_details_pb2.ErrorInfo, error_details_pb2.RetryInfo, error_details_pb2.BadRequest)

@@ -73,7 +73,7 @@ async def test_a_decline_is_returned_by_acquire_and_raised_by_lease(
         (STATUS.FAILED_PRECONDITION, "RESIZE_REFUSED", gpuarbiter.ResizeRefused),
         (STATUS.ABORTED, "SUPERSEDED", gpuarbiter.Superseded),
         (STATUS.ABORTED, "CANCELLED", gpuarbiter.Cancelled),
-        (STATUS.OUT_OF_RANGE, "FROM_THE_FUTURE", gpuarbiter.ArbiterError),
+        (STATUS.OUT_OF_RANGE, "UNRECOGNIZED_99", gpuarbiter.ArbiterError),
     ],
 )
 async def test_every_reason_is_raised_as_its_class(
@@ -97,14 +97,13 @@ async def test_every_reason_is_raised_as_its_class(
 
 
 async def test_details_that_cannot_be_decoded_cost_only_the_details(scripted: ScriptedArbiter, arbiter: AsyncArbiter):
-    def script(call: Call):
-        call.context.set_trailing_metadata((("grpc-status-details-bin", b"\xff\xff\xff"), ("other", "thing")))
-        call.context.abort(STATUS.FAILED_PRECONDITION, "no way")
-        yield
+    def answer(_request: Any, context: Any):
+        context.set_trailing_metadata((("grpc-status-details-bin", b"\xff\xff\xff"), ("other", "thing")))
+        context.abort(STATUS.FAILED_PRECONDITION, "no way")
 
-    scripted.scripts.append(script)
+    scripted.answers["CheckFence"] = answer
     with pytest.raises(gpuarbiter.ArbiterError, match="no way") as caught:
-        await arbiter.acquire("ASR")
+        await arbiter.check_fence("gpu:0", 7)
     assert type(caught.value) is gpuarbiter.ArbiterError
     assert (caught.value.reason, caught.value.code) == ("", "FAILED_PRECONDITION")
 
@@ -119,13 +118,15 @@ async def test_an_arbiter_that_is_not_there_is_unavailable_and_named(scripted: S
         await arbiter.snapshot()
 
 
-async def test_a_stream_without_an_answer_is_unavailable(scripted: ScriptedArbiter, arbiter: AsyncArbiter):
+async def test_a_session_that_ends_without_an_answer_is_opened_again(scripted: ScriptedArbiter, arbiter: AsyncArbiter):
     def script(_call: Call):
         yield from ()
 
     scripted.scripts.append(script)
-    with pytest.raises(gpuarbiter.ArbiterUnavailable, match="without an answer"):
-        await arbiter.acquire("ASR")
+    async with arbiter.lease("ASR"):
+        first, second = scripted.seen["Acquire"]
+        assert first == second
+    assert len(scripted.seen["Session"]) == 2
 
 
 async def test_the_request_id_of_a_lease_that_has_ended_gives_none(scripted: ScriptedArbiter, arbiter: AsyncArbiter):

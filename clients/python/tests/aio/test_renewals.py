@@ -9,6 +9,7 @@ import pytest
 from fakes.polling import async_until
 from fakes.scripted_arbiter import ScriptedArbiter, refuse, seconds
 from gpuarbiter import ArbiterError, AsyncArbiter, LeaseEnded, LeaseLost, YieldRequest
+from gpuarbiter._aio.connection import AsyncConnection
 from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
 from gpuarbiter.v1 import lease_pb2
 
@@ -146,17 +147,23 @@ async def test_a_detached_lease_whose_renewals_fail_for_its_ttl_is_lost(
 
 
 async def test_a_renewal_that_hangs_does_not_hide_that_the_ttl_is_over(
-    scripted: ScriptedArbiter, arbiter: AsyncArbiter
+    scripted: ScriptedArbiter, arbiter: AsyncArbiter, monkeypatch: pytest.MonkeyPatch
 ):
     allowed: list[float] = []
+    asked = AsyncConnection.ask
 
-    def short_of_time(_request: Any, context: Any):
-        allowed.append(context.time_remaining())
-        return pb.RenewResponse(ttl_remaining=seconds(0.3))
+    async def ask(self: AsyncConnection, kind: str, request: Any, *, seconds: float = 10.0) -> Any:
+        if kind == "renew":
+            allowed.append(seconds)
+        return await asked(self, kind, request, seconds=seconds)
 
-    scripted.answers["Renew"] = short_of_time
+    monkeypatch.setattr(AsyncConnection, "ask", ask)
+    scripted.answers["Renew"] = lambda _request, _context: scripted.gate("never").wait(20)
     async with (
-        arbiter.lease("ASR", ttl="300ms", detached=True, request_id="mine"),
+        arbiter.lease("ASR", ttl="300ms", detached=True, request_id="mine") as lease,
     ):
-        await async_until(lambda: len(allowed) >= 2)
+        await async_until(lambda: lease.lost)
+        assert lease.lost_reason == "TTL_EXPIRED"
+    assert allowed
     assert max(allowed) <= 0.3
+    scripted.open("never")

@@ -10,6 +10,7 @@ import pytest
 from fakes.polling import until
 from fakes.scripted_arbiter import ScriptedArbiter, refuse, seconds
 from gpuarbiter import Arbiter, ArbiterError, LeaseEnded, LeaseLost, YieldRequest
+from gpuarbiter._sync.connection import Connection
 from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
 from gpuarbiter.v1 import lease_pb2
 
@@ -140,16 +141,24 @@ def test_a_detached_lease_whose_renewals_fail_for_its_ttl_is_lost(scripted: Scri
         assert lease.lost_reason == "TTL_EXPIRED"
 
 
-def test_a_renewal_that_hangs_does_not_hide_that_the_ttl_is_over(scripted: ScriptedArbiter, arbiter: Arbiter):
+def test_a_renewal_that_hangs_does_not_hide_that_the_ttl_is_over(
+    scripted: ScriptedArbiter, arbiter: Arbiter, monkeypatch: pytest.MonkeyPatch
+):
     allowed: list[float] = []
+    asked = Connection.ask
 
-    def short_of_time(_request: Any, context: Any):
-        allowed.append(context.time_remaining())
-        return pb.RenewResponse(ttl_remaining=seconds(0.3))
+    def ask(self: Connection, kind: str, request: Any, *, seconds: float = 10.0) -> Any:
+        if kind == "renew":
+            allowed.append(seconds)
+        return asked(self, kind, request, seconds=seconds)
 
-    scripted.answers["Renew"] = short_of_time
+    monkeypatch.setattr(Connection, "ask", ask)
+    scripted.answers["Renew"] = lambda _request, _context: scripted.gate("never").wait(20)
     with (
-        arbiter.lease("ASR", ttl="300ms", detached=True, request_id="mine"),
+        arbiter.lease("ASR", ttl="300ms", detached=True, request_id="mine") as lease,
     ):
-        until(lambda: len(allowed) >= 2)
+        until(lambda: lease.lost)
+        assert lease.lost_reason == "TTL_EXPIRED"
+    assert allowed
     assert max(allowed) <= 0.3
+    scripted.open("never")

@@ -116,14 +116,14 @@ class AsyncArbiter(AsyncRunning):
     ) -> AsyncLease | Skipped | FallbackToCpu:
         """As `lease`, but a decline is returned, for `match`; a lease that comes is to be released."""
         refuse_unknown(options, AsyncLeaseOptions)
-        request = _convert.acquire_request(task_type, await self._connection.holder(), options)
+        request = _convert.acquire_request(task_type, options)
         try:
             answer = await AsyncAsking(self._connection, request, options.get("on_queued")).answer()
         except ArbiterUnavailable as failure:
             if not self._outage.proceeds or self._connection.closed:
                 raise
             self._outage.noticed(failure)
-            return AsyncUnmanagedLease(request)
+            return AsyncUnmanagedLease(request, await self._connection.holder())
         except ArbiterError:
             self._outage.over()
             raise

@@ -5,6 +5,7 @@ Law: `_sync/backend.py` has the same names with the same meaning, so that everyt
 
 import asyncio
 import inspect
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -104,6 +105,60 @@ class Event:
 def _wake(waiter: "asyncio.Future[None]") -> None:
     if not waiter.done():
         waiter.set_result(None)
+
+
+class Mailbox(Generic[M]):
+    """Messages on their way to one reader; closed, it gives out what is left, and then None."""
+
+    def __init__(self) -> None:
+        self._messages: deque[M] = deque()
+        self._closed = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put(self, message: M) -> None:
+        """Hands a message in."""
+        self._messages.append(message)
+        self._wake()
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        self._closed = True
+        self._wake()
+
+    def take_all(self) -> list[M]:
+        """What is there."""
+        taken = list(self._messages)
+        self._messages.clear()
+        return taken
+
+    async def get(self, timeout: float | None = None) -> M | None:  # noqa: ASYNC109 -- as queue.Queue has it
+        """The next message, waited for; None when none comes any more, or within so many seconds."""
+        if not self._messages and not self._closed and (timeout is None or timeout > 0):
+            loop = asyncio.get_running_loop()
+            waiter = self._waiter = loop.create_future()
+            timer = None if timeout is None else loop.call_later(timeout, _wake, waiter)
+            try:
+                await waiter
+            finally:
+                self._waiter = None
+                if timer is not None:
+                    timer.cancel()
+        return self._messages.popleft() if self._messages else None
+
+    def _wake(self) -> None:
+        if self._waiter is not None:
+            _wake(self._waiter)
+
+    # What gRPC takes the messages of a call from.
+
+    def __aiter__(self) -> "Mailbox[M]":
+        return self
+
+    async def __anext__(self) -> M:
+        message = await self.get()
+        if message is None:
+            raise StopAsyncIteration
+        return message
 
 
 # What `spawn` returns.

@@ -1,6 +1,7 @@
-"""The line to one arbiter: channel, credentials, and every failure turned into an ArbiterError.
+"""The way to one arbiter: channel, credentials, the line for leases, and every failure turned into an ArbiterError.
 
-Law: the channel is opened at the first call (in asyncio it belongs to the running loop); there is one.
+Law: the channel is opened at the first call (in asyncio it belongs to the running loop); there is one. All leases
+share one line at a time: who needs one while it is being opened waits for that one, and shares its failure.
 """
 
 import threading
@@ -8,10 +9,10 @@ from typing import Any
 
 import grpc
 
-from gpuarbiter import _address, _holder, _status
+from gpuarbiter import _address, _clock, _holder, _status
 from gpuarbiter._aio import backend
+from gpuarbiter._aio.line import AsyncLine
 from gpuarbiter.v1 import admin_pb2_grpc, gpu_arbiter_pb2_grpc, lease_pb2
-from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
 
 CALL_SECONDS = 10.0
 
@@ -31,20 +32,25 @@ class AsyncConnection:
         self._client_id = client_id
         self._token = token
         self._credentials = credentials
+        self._attestation = ""
         self._lock = threading.Lock()
         self._channel: Any = None
         self._stubs: dict[type, Any] = {}
+        self._line: AsyncLine | None = None
         self.closed = False
 
     def _stub(self, kind: type) -> Any:
         with self._lock:
-            if self.closed:
-                raise RuntimeError("this Arbiter is closed")
+            self._refuse_if_closed()
             if self._channel is None:
                 self._channel = backend.open_channel(self.target, _address.CHANNEL_OPTIONS, self._credentials)
             if kind not in self._stubs:
                 self._stubs[kind] = kind(self._channel)
             return self._stubs[kind]
+
+    def _refuse_if_closed(self) -> None:
+        if self.closed:
+            raise RuntimeError("this Arbiter is closed")
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         return (("authorization", f"Bearer {self._token}"),) if self._token else ()
@@ -67,24 +73,45 @@ class AsyncConnection:
         except backend.RpcError as failure:
             raise _status.from_rpc(failure, self.target) from failure
 
+    async def line(self, seconds: float = CALL_SECONDS) -> AsyncLine:
+        """The line for leases; opened, within so many seconds, if there is none.
+
+        Raises:
+            ArbiterError: there is none to be had, and no call was sent.
+        """
+        with self._lock:
+            self._refuse_if_closed()
+            if self._line is None or self._line.over:
+                self._line = AsyncLine(self)
+            line = self._line
+        await line.opened(seconds)
+        return line
+
+    async def ask(self, kind: str, request: Any, *, seconds: float = CALL_SECONDS) -> Any:
+        """A call about a lease, with one answer, within `seconds`; `kind` is its field in SessionRequest.
+
+        Raises:
+            ArbiterError: the call failed.
+        """
+        until = _clock.now() + seconds
+        line = await self.line(seconds)
+        return await line.ask(kind, request, max(0.0, until - _clock.now()))
+
     async def holder(self) -> lease_pb2.Holder:
         """Who asks. Attested anew each time, where a socket is there: a restarted arbiter knows no old ones."""
         path = _holder.attestation_socket(self.target)
-        attestation = "" if path is None else await backend.blocking(_holder.read_attestation, path)
-        return _holder.holder(self._client_id, attestation=attestation)
-
-    async def attest(self, request: pb.AcquireRequest) -> None:
-        """Proves the process of a request anew: who joins a restarted arbiter with an old proof has none there."""
-        path = _holder.attestation_socket(self.target)
-        if path is not None:
-            proof = await backend.blocking(_holder.read_attestation, path)
-            request.holder.attestation = proof or request.holder.attestation
+        if path is not None:  # if nobody answers there, the last proof may still do
+            self._attestation = await backend.blocking(_holder.read_attestation, path) or self._attestation
+        return _holder.holder(self._client_id, attestation=self._attestation)
 
     async def close(self) -> None:
-        """Closes the channel; what still runs over it is cancelled."""
+        """Closes the line and the channel; what still runs over them is cancelled."""
         with self._lock:
             self.closed = True
             channel, self._channel = self._channel, None
+            line, self._line = self._line, None
             self._stubs.clear()
+        if line is not None:
+            await line.end()
         if channel is not None:
             await channel.close()

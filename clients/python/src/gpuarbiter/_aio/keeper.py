@@ -1,4 +1,4 @@
-"""What happens behind a lease while it is held: its stream followed, rejoined, and its ttl renewed.
+"""What happens behind a lease while it is held: its call followed, rejoined, and its ttl renewed.
 
 Law: a holder is told when it can no longer believe in its lease. When the line breaks, the lease is
 uncertain, and once its own time has passed by the own clock (the ttl from the sending of the last renewal,
@@ -13,6 +13,7 @@ from gpuarbiter import _clock, _convert
 from gpuarbiter._aio import backend
 from gpuarbiter._aio.asking import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
 from gpuarbiter._aio.connection import CALL_SECONDS, AsyncConnection
+from gpuarbiter._aio.line import AsyncAcquireCall, Told
 from gpuarbiter._aio.notices import AsyncNotices
 from gpuarbiter._errors import (
     ArbiterError,
@@ -51,14 +52,15 @@ class AsyncKeeper:
         request: pb.AcquireRequest,
         record: LeaseRecord,
         notices: AsyncNotices,
-        stream: "backend.Stream[pb.AcquireResponse]",
+        call: AsyncAcquireCall,
     ) -> None:
         self._connection = connection
         self._record = record
         self._notices = notices
-        self._stream = stream
+        self._call = call
         self._stopped = backend.Event()
-        self._work: list[backend.Background] = []
+        self._renewing: backend.Background | None = None
+        self._rejoining: backend.Background | None = None
         self._joining = False
         self._sent = 0.0
         self.detached = request.detached
@@ -72,49 +74,66 @@ class AsyncKeeper:
     def start(self) -> None:
         """Begins, right after the grant."""
         if not self.detached:
-            self._work.append(backend.spawn(self._follow))
+            self._call.listen(self._heard)
         ttl = self._record.lease.ttl.ToTimedelta()
         if ttl:
-            self._work.append(backend.spawn(self._renew_always, ttl.total_seconds() / RENEWALS_PER_TTL))
+            self._renewing = backend.spawn(self._renew_always, ttl.total_seconds() / RENEWALS_PER_TTL)
 
     def stop(self) -> None:
-        """Ends all of it; the stream is cancelled. The record is closed or lost by then."""
+        """Ends all of it; a lease that was not given back is, unless it is detached. The record is closed or lost."""
         self._stopped.set()
-        self._stream.cancel()
+        if self._record.released is None:
+            self._call.cancel()
+        else:
+            self._call.forget()
         self._notices.woken.set()
 
     async def settle(self) -> None:
         """Waits until all of it has ended, after `stop`."""
-        await backend.settle(self._work, _SETTLE_SECONDS)
+        await backend.settle([work for work in (self._renewing, self._rejoining) if work], _SETTLE_SECONDS)
 
-    # -- the stream ------------------------------------------------------------------------------
+    # -- the call --------------------------------------------------------------------------------
 
-    async def _follow(self) -> None:
+    def _heard(self, told: Told) -> None:
+        """What the call tells, from where the line is read: nothing here may block, or raise."""
         try:
-            failure = await self._read()
-            pause = FIRST_PAUSE_SECONDS
-            while not self._settled(failure):
-                if self._break():
-                    pause = FIRST_PAUSE_SECONDS
-                if await self._stopped.wait(pause):
-                    break
+            if isinstance(told, pb.AcquireResponse):
+                self._take(told)
+            elif not self._settled(told):
+                self._break()
+                self._rejoining = backend.spawn(self._rejoin)
+        except Exception as error:  # noqa: BLE001 -- it is logged
+            self._unfollowed(error)
+
+    async def _rejoin(self) -> None:
+        pause = FIRST_PAUSE_SECONDS
+        try:
+            while not await self._stopped.wait(pause) and not await self._joined_again():
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-                self._stream.cancel()
-                failure = await self._rejoin()
-        except Exception as error:  # a holder must not believe in a lease that nobody follows
-            logger.exception("lease %s: following it failed", self._record.lease.lease_id)
-            self._lose("UNFOLLOWED", str(error), presumed=True)
-        finally:
-            self._stream.cancel()
+        except Exception as error:  # noqa: BLE001 -- it is logged
+            self._unfollowed(error)
 
-    async def _read(self) -> ArbiterError | None:
-        """Reads until the stream breaks or nothing is left to read for; the status other than OK."""
+    async def _joined_again(self) -> bool:
+        """Asks for the lease anew; whether nothing is left to try: it is joined, or lost."""
         try:
-            while not self._record.over and (event := await self._stream.read()) is not None:
-                self._take(event)
+            line = await self._connection.line()
+            self._joining = True
+            self._sent = _clock.now()
+            self._call = line.acquire(self._rejoin_request)
+            if self._stopped.is_set():  # it may have ended the call before this one
+                self.stop()
+            while self._joining and not self._record.over:
+                self._take(await self._call.read())
         except ArbiterError as failure:
-            return failure
-        return None
+            return self._settled(failure)
+        self._call.listen(self._heard)
+        return True
+
+    def _unfollowed(self, error: Exception) -> None:
+        """A holder must not believe in a lease that nobody follows."""
+        logger.error("lease %s: following it failed", self._record.lease.lease_id, exc_info=error)
+        self._lose("UNFOLLOWED", str(error), presumed=True)
+        self.stop()
 
     def _take(self, event: pb.AcquireResponse) -> None:
         kind = event.WhichOneof("event")
@@ -141,20 +160,11 @@ class AsyncKeeper:
         self._lose("NOT_RECOVERED", _UNKNOWN)
         backend.spawn(self._give_back, pb.ReleaseRequest(lease_id=lease.lease_id, fencing_token=lease.fencing_token))
 
-    async def _rejoin(self) -> ArbiterError | None:
-        self._joining = True
-        await self._connection.attest(self._rejoin_request)
-        self._sent = _clock.now()
-        self._stream = self._connection.stream("Acquire", self._rejoin_request)
-        if self._stopped.is_set():  # it may have cancelled the stream before this one
-            self._stream.cancel()
-        return await self._read()
-
-    def _settled(self, failure: ArbiterError | None) -> bool:
-        """Whether the lease is over after its stream ended so; otherwise the line broke."""
+    def _settled(self, failure: ArbiterError) -> bool:
+        """Whether the lease is over after its call failed so; otherwise the line broke."""
         if isinstance(failure, _TOLD_TO_NEW_REQUESTS):
             self._lose("NOT_RECOVERED", f"{_UNKNOWN} ({failure.message})")
-        elif failure is not None and failure.reason and not failure.transient:
+        elif failure.reason and not failure.transient:
             self._lose(end_reason(failure), failure.message)
         return self._record.over
 
@@ -184,11 +194,9 @@ class AsyncKeeper:
 
     async def _give_back(self, request: pb.ReleaseRequest) -> None:
         try:
-            await self._connection.unary("Release", request)
+            await self._connection.ask("release", request)
         except ArbiterError as failure:
             logger.warning("a lease that nobody asked for could not be given back: %s", failure)
-        finally:
-            self._stream.cancel()
 
     # -- the ttl ---------------------------------------------------------------------------------
 
@@ -205,14 +213,14 @@ class AsyncKeeper:
             extend_hold=_convert.duration(extend_hold),
         )
         sent = _clock.now()
-        reply = await self.call("Renew", request, seconds)
+        reply = await self.ask("renew", request, seconds)
         if self._record.renewed(reply, sent, _clock.now()):
             self._notices.yield_asked()
 
-    async def call(self, method: str, request: Any, seconds: float = CALL_SECONDS) -> Any:
+    async def ask(self, kind: str, request: Any, seconds: float = CALL_SECONDS) -> Any:
         """A call about the lease; when the answer is that it is over, the holder learns that it is lost."""
         try:
-            return await self._connection.unary(method, request, seconds=seconds)
+            return await self._connection.ask(kind, request, seconds=seconds)
         except (LeaseEnded, UnknownLease, StaleToken) as failure:
             self._lose(end_reason(failure), failure.message)
             if isinstance(failure, LeaseLost):

@@ -45,7 +45,7 @@ class AsyncLease(LeaseFacts):
         self._connection = connection
         self._record = LeaseRecord(grant.lease, grant.counted_from)
         self._notices = notices
-        self._keeper = AsyncKeeper(connection, request, self._record, notices, grant.stream)
+        self._keeper = AsyncKeeper(connection, request, self._record, notices, grant.call)
         self._granted_at = _clock.now()
         self._report: WorkReport | None = None
         self._peak_bytes = 0
@@ -96,7 +96,7 @@ class AsyncLease(LeaseFacts):
             memory_bytes=None if memory is None else parse_bytes(memory),
             sharing=_convert.sharing(shared),
         )
-        reply = await self._keeper.call("Resize", request)
+        reply = await self._keeper.ask("resize", request)
         self._record.changed(reply.lease, sent)
 
     def report(self, report: WorkReport) -> None:
@@ -149,7 +149,7 @@ class AsyncLease(LeaseFacts):
         while True:
             try:
                 left = max(0.0, deadline - _clock.now())
-                reply: pb.ReleaseResponse = await self._connection.unary("Release", request, seconds=left)
+                reply: pb.ReleaseResponse = await self._connection.ask("release", request, seconds=left)
             except ArbiterError as failure:
                 if not failure.transient or _clock.now() + FIRST_PAUSE_SECONDS >= deadline:
                     raise

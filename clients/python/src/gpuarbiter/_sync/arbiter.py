@@ -115,14 +115,14 @@ class Arbiter(Running):
     def acquire(self, task_type: str, **options: Unpack[LeaseOptions]) -> Lease | Skipped | FallbackToCpu:
         """As `lease`, but a decline is returned, for `match`; a lease that comes is to be released."""
         refuse_unknown(options, LeaseOptions)
-        request = _convert.acquire_request(task_type, self._connection.holder(), options)
+        request = _convert.acquire_request(task_type, options)
         try:
             answer = Asking(self._connection, request, options.get("on_queued")).answer()
         except ArbiterUnavailable as failure:
             if not self._outage.proceeds or self._connection.closed:
                 raise
             self._outage.noticed(failure)
-            return UnmanagedLease(request)
+            return UnmanagedLease(request, self._connection.holder())
         except ArbiterError:
             self._outage.over()
             raise

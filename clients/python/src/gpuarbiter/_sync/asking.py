@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from gpuarbiter import _clock, _convert, _outcomes, _record, _status
+from gpuarbiter import _clock, _convert, _outcomes, _record
 from gpuarbiter._errors import ArbiterError, ArbiterUnavailable, JournalUnavailable, LeaseEnded
 from gpuarbiter._sync import backend
 from gpuarbiter._sync.connection import Connection
+from gpuarbiter._sync.line import AcquireCall
 from gpuarbiter._values import Queued
 from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
 from gpuarbiter.v1 import lease_pb2
@@ -36,11 +37,11 @@ _WITHDRAW_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A lease that was granted, the moment from which to count it, and the stream that carries it."""
+    """A lease that was granted, the moment from which to count it, and the call that carries it."""
 
     lease: lease_pb2.Lease
     counted_from: float
-    stream: "backend.Stream[pb.AcquireResponse]"
+    call: AcquireCall
 
 
 Answer = Grant | _outcomes.Skipped | _outcomes.FallbackToCpu
@@ -55,9 +56,11 @@ class Asking:
         self._connection = connection
         self._request = request
         self._on_queued = on_queued
-        # By the stream of now, and by any so far.
+        # By the call of now, and by any so far.
         self._queued = False
         self._ever_queued = False
+        # The call of now is on its way.
+        self._sent = False
         self._first_sent = 0.0
 
     def answer(self) -> Answer:
@@ -79,20 +82,20 @@ class Asking:
         pause, ask_until = FIRST_PAUSE_SECONDS, 0.0
         taken_in = False
         while True:
-            self._queued = False
+            self._queued = self._sent = False
             try:
                 return self._ask()
             except (ArbiterUnavailable, JournalUnavailable) as failure:
                 now = _clock.now()
                 if self._queued or not taken_in:  # until now there was no outage, or it was over
                     pause, ask_until = FIRST_PAUSE_SECONDS, self._ask_until(now)
-                taken_in = taken_in or self._queued or _status.may_have_arrived(failure)
+                # What the arbiter gave as a reason was its answer; without one, it may have taken the request in.
+                taken_in = taken_in or self._queued or (self._sent and not failure.reason)
                 if not taken_in or now >= ask_until or self._connection.closed:
                     raise
                 logger.info("request %s: %s; asking again", self._request.request_id, failure)
             backend.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-            self._connection.attest(self._request)
 
     def _ask_until(self, now: float) -> float:
         """How long an outage that begins now may last for this request."""
@@ -104,25 +107,26 @@ class Asking:
         return max(until, now + LEAST_OUTAGE_SECONDS)
 
     def _ask(self) -> Answer:
+        line = self._connection.line()
         sent = _clock.now()
-        stream = self._connection.stream("Acquire", self._request)
-        grant: Grant | None = None
+        call = line.acquire(self._request)
+        self._sent = True
         try:
-            while (event := stream.read()) is not None:
+            while True:
+                event = call.read()
                 kind = event.WhichOneof("event")
                 if kind == "granted":
-                    grant = Grant(event.granted.lease, self._counted_from(event.granted.lease, sent), stream)
-                    return grant
+                    granted = event.granted.lease
+                    return Grant(granted, self._counted_from(granted, sent), call)
                 if kind == "declined":
                     return _convert.declined(event.declined)
                 if kind == "ended":
-                    raise _joined_too_late(event.ended)
+                    raise _joined_too_late(event.ended)  # noqa: TRY301 -- as what read() raises
                 if kind == "queued":
                     self._tell(event.queued)
-            raise ArbiterUnavailable("the arbiter ended the stream without an answer")
-        finally:
-            if grant is None or self._request.detached:
-                stream.cancel()
+        except BaseException:
+            call.forget()
+            raise
 
     def _counted_from(self, lease: lease_pb2.Lease, sent: float) -> float:
         # Granted at once, or joined: then its queue_wait is that of long ago.
@@ -139,10 +143,10 @@ class Asking:
             logger.exception("on_queued raised")
 
     def _withdraw(self) -> None:
-        # In vain when the arbiter is out of reach or the Arbiter closed; the request then ends with its stream.
+        # In vain when the arbiter is out of reach or the Arbiter closed; the request then ends with its line.
         with contextlib.suppress(Exception):
             request = pb.ReleaseRequest(request_id=self._request.request_id)
-            self._connection.unary("Release", request, seconds=_WITHDRAW_SECONDS)
+            self._connection.ask("release", request, seconds=_WITHDRAW_SECONDS)
 
 
 def _joined_too_late(ended: pb.Ended) -> LeaseEnded:

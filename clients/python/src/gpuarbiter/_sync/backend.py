@@ -5,6 +5,7 @@ Law: `_aio/backend.py` has the same names with the same meaning, so that everyth
 
 import atexit
 import contextlib
+import queue
 import threading
 import time
 import weakref
@@ -75,6 +76,55 @@ class Stream(Generic[M]):
 
 # A flag that can be waited for.
 Event = threading.Event
+
+_CLOSED: Any = object()
+
+
+class Mailbox(Generic[M]):
+    """Messages on their way to one reader; closed, it gives out what is left, and then None."""
+
+    def __init__(self) -> None:
+        self._messages: queue.SimpleQueue[M] = queue.SimpleQueue()
+
+    def put(self, message: M) -> None:
+        """Hands a message in."""
+        self._messages.put(message)
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        self._messages.put(_CLOSED)
+
+    def take_all(self) -> list[M]:
+        """What is there."""
+        taken: list[M] = []
+        with contextlib.suppress(queue.Empty):
+            while (message := self._messages.get_nowait()) is not _CLOSED:
+                taken.append(message)
+            self.close()
+        return taken
+
+    def get(self, timeout: float | None = None) -> M | None:
+        """The next message, waited for; None when none comes any more, or within so many seconds."""
+        try:
+            message = self._messages.get(timeout=timeout)
+        except queue.Empty:
+            return None
+        if message is _CLOSED:
+            self.close()  # for whoever looks again
+            return None
+        return message
+
+    # What gRPC takes the messages of a call from.
+
+    def __iter__(self) -> "Mailbox[M]":
+        return self
+
+    def __next__(self) -> M:
+        message = self.get()
+        if message is None:
+            raise StopIteration
+        return message
+
 
 # What `spawn` returns.
 Background = threading.Thread

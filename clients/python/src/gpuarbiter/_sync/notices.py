@@ -5,6 +5,7 @@ Law: a callback runs beside the reader, never in its way; one that raises is log
 They run one after the other, but one that takes long does not keep the next from being called.
 """
 
+import contextvars
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +28,8 @@ class Notices:
         self.woken = backend.Event()
         self.lease: Any = None
         self._latest: backend.Background | None = None
+        # The callbacks run in the context of whoever asked for the lease, whoever learns of what there is to tell.
+        self._context = contextvars.copy_context()
 
     def yield_asked(self) -> None:
         """The arbiter asks for the GPU."""
@@ -42,7 +45,8 @@ class Notices:
             self._call("on_lost", self._on_lost, self.lease)
 
     def _call(self, name: str, function: Callable[..., Any], *arguments: Any) -> None:
-        self._latest = backend.spawn(self._run, self._latest, name, function, *arguments)
+        context = self._context.copy()  # it may be entered only once at a time
+        self._latest = context.run(backend.spawn, self._run, self._latest, name, function, *arguments)
 
     def _run(
         self, before: "backend.Background | None", name: str, function: Callable[..., Any], *arguments: Any

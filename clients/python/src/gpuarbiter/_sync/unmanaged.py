@@ -20,11 +20,11 @@ from gpuarbiter.v1 import lease_pb2
 class UnmanagedLease(Lease):
     """No lease, in the shape of one."""
 
-    def __init__(self, request: pb.AcquireRequest) -> None:
+    def __init__(self, request: pb.AcquireRequest, holder: lease_pb2.Holder) -> None:
         stand_in = lease_pb2.Lease(
             request_id=request.request_id,
             task_type=request.task_type,
-            holder=request.holder,
+            holder=holder,
             sharing=request.gpu.sharing,
             visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES", ""),
         )

@@ -1,0 +1,246 @@
+"""A line to the arbiter: one Session stream, over which every call about leases goes, answered by call_id.
+
+Law: each call gets exactly one last answer: the arbiter's, or the failure that ended the line; after that nothing
+is told of it any more. Before the arbiter has opened the session no call is sent; what was sent over a line that
+broke may have arrived.
+"""
+
+import contextvars
+import copy
+import itertools
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from gpuarbiter import _status
+from gpuarbiter._aio import backend
+from gpuarbiter._errors import ArbiterError, ArbiterUnavailable
+from gpuarbiter._version import __version__
+from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
+from gpuarbiter.v1 import lease_pb2
+
+logger = logging.getLogger("gpuarbiter")
+
+_USER_AGENT = f"gpu-arbiter-client-python/{__version__}"
+# What ends an acquire; a detached one is over with its grant.
+_LAST = frozenset({"ended", "declined"})
+_SETTLE_SECONDS = 1.0
+
+Told = pb.AcquireResponse | ArbiterError
+
+
+class Dialler(Protocol):
+    """What a line is opened through."""
+
+    async def holder(self) -> lease_pb2.Holder:
+        """Who asks, attested anew."""
+
+    def stream(self, method: str, request: Any) -> "backend.Stream[pb.SessionResponse]":
+        """Starts a call."""
+
+    target: str
+
+
+class AsyncAcquireCall:
+    """An acquire under way: its events, to be read one by one, or told from `listen` on."""
+
+    def __init__(self, line: "AsyncLine", call_id: int, *, detached: bool) -> None:
+        self._line = line
+        self._call_id = call_id
+        self._detached = detached
+        self._lock = threading.RLock()  # a listener may give the call up while it is told of something
+        self._told: backend.Mailbox[Told] = backend.Mailbox()
+        self._listener: Callable[[Told], None] | None = None
+
+    async def read(self) -> pb.AcquireResponse:
+        """The next event.
+
+        Raises:
+            ArbiterError: the call failed, or its line broke.
+        """
+        told = await self._told.get()
+        if isinstance(told, pb.AcquireResponse):
+            return told
+        raise told or ArbiterUnavailable("the call was given up")
+
+    def listen(self, listener: Callable[[Told], None]) -> None:
+        """From here on the listener is told, of what was not read yet, too; it must not block."""
+        with self._lock:
+            for each in self._told.take_all():
+                listener(each)
+            self._listener = listener
+
+    def put(self, told: Told) -> None:
+        """Tells of an event or a failure."""
+        with self._lock:
+            if self._listener is None:
+                self._told.put(told)
+            else:
+                self._listener(told)
+
+    def is_last(self, told: Told) -> bool:
+        """Whether nothing follows."""
+        if isinstance(told, ArbiterError):
+            return True
+        kind = told.WhichOneof("event")
+        return kind in _LAST or (self._detached and kind == "granted")
+
+    def forget(self) -> None:
+        """Nothing more is told; the arbiter is not told of that."""
+        self._line.forget(self._call_id)
+        self._told.close()
+
+    def cancel(self) -> None:
+        """Leaves the queue or ends the lease, unless the call is over; nothing more is told."""
+        if self._line.forget(self._call_id):
+            self._line.send("cancel", pb.CancelAcquire(acquire_call_id=self._call_id))
+        self._told.close()
+
+
+class AsyncLine:
+    """One Session, from its opening to its end."""
+
+    def __init__(self, dialler: Dialler) -> None:
+        self._dialler = dialler
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._calls: dict[int, Any] = {}
+        self._outbox: backend.Mailbox[pb.SessionRequest] = backend.Mailbox()
+        self._stream: backend.Stream[pb.SessionResponse] | None = None
+        self._settled = backend.Event()
+        self._failure: ArbiterError | None = None
+        # The line outlives whoever needed it first: it must not run in the context of that one.
+        self._reader = contextvars.Context().run(backend.spawn, self._run)
+
+    @property
+    def over(self) -> bool:
+        """No call can be made over it any more."""
+        return self._failure is not None
+
+    async def opened(self, seconds: float) -> None:
+        """Waits until calls can be made.
+
+        Raises:
+            ArbiterError: the arbiter is out of reach, did not open the session in so many seconds, or refused to.
+        """
+        if not await self._settled.wait(seconds):
+            self._break(self._unanswered(seconds))
+        if self._failure is not None:
+            raise copy.copy(self._failure)
+
+    def acquire(self, request: pb.AcquireRequest) -> AsyncAcquireCall:
+        """Asks for a lease."""
+        call_id = next(self._numbers)
+        call = AsyncAcquireCall(self, call_id, detached=request.detached)
+        self._send(call_id, "acquire", request, call)
+        return call
+
+    async def ask(self, kind: str, request: Any, seconds: float) -> Any:
+        """A call with one answer, such as "release", within so many seconds.
+
+        Raises:
+            ArbiterError: it failed, or the line broke.
+        """
+        call_id = next(self._numbers)
+        answers: backend.Mailbox[Any] = backend.Mailbox()
+        self._send(call_id, kind, request, _Question(answers))
+        try:
+            answer = await answers.get(seconds)
+        finally:
+            self.forget(call_id)
+        if answer is None:
+            raise self._unanswered(seconds)
+        if isinstance(answer, ArbiterError):
+            raise answer
+        return answer
+
+    def send(self, kind: str, request: Any) -> None:
+        """A call whose answer is of no interest."""
+        self._send(next(self._numbers), kind, request, None)
+
+    def forget(self, call_id: int) -> bool:
+        """Nothing more is told of a call; whether it was not over."""
+        with self._lock:
+            return self._calls.pop(call_id, None) is not None
+
+    async def end(self) -> None:
+        """Ends the line, in bounded time: what is still open fails."""
+        self._break(ArbiterUnavailable("this Arbiter was closed", code="CANCELLED"))
+        await backend.settle([self._reader], _SETTLE_SECONDS)
+
+    def _send(self, call_id: int, kind: str, request: Any, call: Any) -> None:
+        with self._lock:
+            failure = self._failure
+            if failure is None:
+                if call is not None:
+                    self._calls[call_id] = call
+                self._outbox.put(pb.SessionRequest(call_id=call_id, **{kind: request}))
+        if failure is not None and call is not None:
+            call.put(copy.copy(failure))
+
+    async def _run(self) -> None:
+        failure: ArbiterError = ArbiterUnavailable("the arbiter ended the session", code="UNAVAILABLE")
+        try:
+            opening = pb.SessionOpen(holder=await self._dialler.holder(), user_agent=_USER_AGENT)
+            self.send("open", opening)
+            stream = self._stream = self._dialler.stream("Session", self._outbox)
+            if self.over:  # it was ended before there was something to cancel
+                stream.cancel()
+            while (answer := await stream.read()) is not None:
+                self._take(answer)
+        except ArbiterError as error:
+            failure = error
+        except Exception as error:
+            logger.exception("the line to the arbiter failed")
+            failure = ArbiterUnavailable(f"the line to the arbiter failed: {error}")
+        finally:
+            self._break(failure)
+
+    def _take(self, answer: pb.SessionResponse) -> None:
+        kind = answer.WhichOneof("answer")
+        if kind == "opened":
+            self._settled.set()
+            return
+        call = self._calls.get(answer.call_id)
+        if call is None or kind is None:
+            return
+        told = _status.from_failure(answer.failure) if kind == "failure" else getattr(answer, kind)
+        if call.is_last(told):
+            self.forget(answer.call_id)
+        call.put(told)
+
+    def _break(self, failure: ArbiterError) -> None:
+        """The line is over; the first reason stands."""
+        with self._lock:
+            if self._failure is not None:
+                return
+            self._failure = failure
+            calls, self._calls = tuple(self._calls.values()), {}
+        self._outbox.close()
+        if self._stream is not None:
+            self._stream.cancel()
+        self._settled.set()
+        for call in calls:
+            call.put(copy.copy(failure))
+
+    def _unanswered(self, seconds: float) -> ArbiterUnavailable:
+        return ArbiterUnavailable(
+            f"the arbiter at {self._dialler.target} did not answer within {seconds:g} s", code="DEADLINE_EXCEEDED"
+        )
+
+
+class _Question:
+    """A call with one answer."""
+
+    def __init__(self, answers: "backend.Mailbox[Any]") -> None:
+        self._answers = answers
+
+    def put(self, told: Any) -> None:
+        """Answers it."""
+        self._answers.put(told)
+
+    @staticmethod
+    def is_last(_told: Any) -> bool:
+        """Always."""
+        return True

@@ -27,7 +27,7 @@ SETTINGS = (
     f"telemetry.namespaces=[{NAMESPACE}]",
     "policies.ASR={wait_objective: 1s, hold_objective: 5s}",
     "policies.NMT={priority: 80}",
-    "policies.SHORT={max_hold: 20ms, watchdog: {grace: 20ms, revoke: true}}",
+    "policies.SHORT={max_hold: 100ms, watchdog: {grace: 100ms, revoke: true}}",
 )
 _BUSY, _LASTING = "gpu:0", "gpu:1"
 # What a driver may well not support.

@@ -4,6 +4,7 @@ Law: made at its first use, from the environment; one for all threads, and for a
 because an AsyncArbiter belongs to its loop. One that was closed is replaced.
 """
 
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,16 @@ if TYPE_CHECKING:
     from gpuarbiter._sync.arbiter import Arbiter
 
 _lock = threading.Lock()
+
+
+def _in_child() -> None:
+    global _lock  # noqa: PLW0603 -- a thread of the parent's may hold the one that there is
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
+
 _for_threads: "list[Arbiter]" = []
 _for_loops: "dict[asyncio.AbstractEventLoop, AsyncArbiter]" = {}
 

@@ -142,6 +142,12 @@ class LeaseRecord:
         with self._lock:
             self.closed = True
 
+    def disown(self) -> None:
+        """It is another process's: nothing here may give it back. Takes no lock; nobody else is there."""
+        self._lock = threading.Lock()
+        self.closed = True
+        self.released = self.released or Released("", timedelta(0), already_ended=True)
+
     def gave_back(self, released: Released) -> Released:
         """The release was answered; the first answer stands."""
         with self._lock:

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import grpc
 import grpc.aio
 
-from gpuarbiter import _status
+from gpuarbiter import _forks, _status
 
 # One type of exception in both worlds; grpc.aio's own subclass adds nothing.
 RpcError = grpc.RpcError
@@ -38,12 +38,18 @@ def open_channel(
     return grpc.aio.secure_channel(target, credentials, options=options)
 
 
+def refuse_after_fork() -> None:
+    """Raises RuntimeError in a forked child that has no use of gRPC's asyncio side."""
+    _forks.use_aio()
+
+
 class Stream(Generic[M]):
     """A stream of messages from the arbiter, under way."""
 
     def __init__(self, call: Any, target: str) -> None:
         self._call = call
         self._target = target
+        self._anothers = False
 
     async def read(self) -> M | None:
         """The next message; None at the end, and when the stream was cancelled from here.
@@ -65,7 +71,13 @@ class Stream(Generic[M]):
 
     def cancel(self) -> None:
         """Ends the stream; a reader gets None. Safe from anywhere, and more than once."""
-        self._call.cancel()
+        if not self._anothers:
+            self._call.cancel()
+
+    def forked(self) -> None:
+        """In a child: the call is the parent's, and its locks may be taken by threads that are not here."""
+        _forks.leave_behind(self._call)
+        self._anothers = True
 
 
 class Event:

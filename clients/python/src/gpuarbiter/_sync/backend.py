@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 import grpc
 import grpc.experimental
 
-from gpuarbiter import _status
+from gpuarbiter import _forks, _status
 
 RpcError = grpc.RpcError
 
@@ -44,12 +44,17 @@ def open_channel(
     return grpc.secure_channel(target, credentials, options=options)
 
 
+def refuse_after_fork() -> None:
+    """Nothing: a forked child can open a channel of its own."""
+
+
 class Stream(Generic[M]):
     """A stream of messages from the arbiter, under way."""
 
     def __init__(self, call: Any, target: str) -> None:
         self._call = call
         self._target = target
+        self._anothers = False
         self._cancelled = False
 
     def read(self) -> M | None:
@@ -71,7 +76,13 @@ class Stream(Generic[M]):
     def cancel(self) -> None:
         """Ends the stream; a reader gets None. Safe from anywhere, and more than once."""
         self._cancelled = True
-        self._call.cancel()
+        if not self._anothers:
+            self._call.cancel()
+
+    def forked(self) -> None:
+        """In a child: the call is the parent's, and its locks may be taken by threads that are not here."""
+        _forks.leave_behind(self._call)
+        self._anothers = True
 
 
 # A flag that can be waited for.

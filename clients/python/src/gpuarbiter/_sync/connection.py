@@ -6,11 +6,12 @@ share one line at a time: who needs one while it is being opened waits for that 
 """
 
 import threading
+import weakref
 from typing import Any
 
 import grpc
 
-from gpuarbiter import _address, _clock, _holder, _status
+from gpuarbiter import _address, _clock, _forks, _holder, _status
 from gpuarbiter._sync import backend
 from gpuarbiter._sync.line import Line
 from gpuarbiter.v1 import admin_pb2_grpc, gpu_arbiter_pb2_grpc, lease_pb2
@@ -38,20 +39,31 @@ class Connection:
         self._channel: Any = None
         self._stubs: dict[type, Any] = {}
         self._line: Line | None = None
+        self._streams: weakref.WeakSet[Any] = weakref.WeakSet()
         self.closed = False
+        _forks.watch(self)
+
+    def forked(self) -> None:
+        """What there is stays the parent's."""
+        _forks.leave_behind(self._channel, self._stubs)
+        for each in tuple(self._streams):
+            each.forked()
+        self._lock = threading.Lock()
+        self._channel, self._stubs, self._line, self._streams = None, {}, None, weakref.WeakSet()
 
     def _stub(self, kind: type) -> Any:
         with self._lock:
-            self._refuse_if_closed()
+            self._refuse_if_unusable()
             if self._channel is None:
                 self._channel = backend.open_channel(self.target, _address.CHANNEL_OPTIONS, self._credentials)
             if kind not in self._stubs:
                 self._stubs[kind] = kind(self._channel)
             return self._stubs[kind]
 
-    def _refuse_if_closed(self) -> None:
+    def _refuse_if_unusable(self) -> None:
         if self.closed:
             raise RuntimeError("this Arbiter is closed")
+        backend.refuse_after_fork()
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         return (("authorization", f"Bearer {self._token}"),) if self._token else ()
@@ -60,7 +72,9 @@ class Connection:
         """Starts a call that answers with a stream; `seconds` bounds the whole of it."""
         stub = self._stub(admin_pb2_grpc.GpuArbiterAdminStub if admin else gpu_arbiter_pb2_grpc.GpuArbiterStub)
         call = getattr(stub, method)(request, metadata=self._metadata(), timeout=seconds)
-        return backend.Stream(call, self.target)
+        stream: backend.Stream[Any] = backend.Stream(call, self.target)
+        self._streams.add(stream)
+        return stream
 
     def unary(self, method: str, request: Any, *, seconds: float = CALL_SECONDS, admin: bool = False) -> Any:
         """One call with one answer, within `seconds`.
@@ -81,7 +95,7 @@ class Connection:
             ArbiterError: there is none to be had, and no call was sent.
         """
         with self._lock:
-            self._refuse_if_closed()
+            self._refuse_if_unusable()
             if self._line is None or self._line.over:
                 self._line = Line(self)
             line = self._line

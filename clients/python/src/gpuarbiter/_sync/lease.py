@@ -10,7 +10,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
-from gpuarbiter import _clock, _convert
+from gpuarbiter import _clock, _convert, _forks
 from gpuarbiter._errors import ArbiterError
 from gpuarbiter._facts import LeaseFacts
 from gpuarbiter._record import LeaseRecord
@@ -51,7 +51,13 @@ class Lease(LeaseFacts):
         self._report: WorkReport | None = None
         self._peak_bytes = 0
         notices.lease = self
+        _forks.watch(self)
         self._keeper.start()
+
+    def forked(self) -> None:
+        """The lease is the parent's: in the child it counts as given back, and nothing is asked for it."""
+        self._record.disown()
+        self._notices.forked()
 
     @property
     def detached(self) -> bool:

@@ -31,6 +31,11 @@ class Notices:
         # The callbacks run in the context of whoever asked for the lease, whoever learns of what there is to tell.
         self._context = contextvars.copy_context()
 
+    def forked(self) -> None:
+        """The parent's reader is not here to tell of anything."""
+        self.woken = backend.Event()
+        self.woken.set()
+
     def yield_asked(self) -> None:
         """The arbiter asks for the GPU."""
         self.woken.set()

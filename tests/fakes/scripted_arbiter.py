@@ -165,6 +165,7 @@ class ScriptedArbiter(rpc.GpuArbiterServicer):
         self.seen: dict[str, list[Any]] = {name: [] for name in (*CALLS, "CancelAcquire")}
         self.metadata: list[dict[str, str | bytes]] = []
         self.answers: dict[str, Callable[[Any, Any], Any]] = {}
+        self.refuse_session: Callable[[Any], Any] | None = None
         self.snapshots: list[snapshot_pb2.ArbiterSnapshot] = [snapshot_pb2.ArbiterSnapshot(revision=1)]
         self.calls: list[Call] = []
         self.port = 0

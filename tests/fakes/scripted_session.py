@@ -29,6 +29,8 @@ class Scripts(Protocol):
 
     Acquire: Callable[[pb.AcquireRequest, Any], Iterator[pb.AcquireResponse]]
     note: Callable[[str, Any, Any], None]
+    # Called at the opening; what it raises refuses the session.
+    refuse_session: Callable[[Any], Any] | None
 
 
 class _AbortedError(Exception):
@@ -137,6 +139,8 @@ class ScriptedSession:
             if kind == "open":
                 self._holder = message.open.holder
                 self._arbiter.note("Session", message.open, context)
+                if self._arbiter.refuse_session is not None:
+                    self._arbiter.refuse_session(context)
                 self._answer(message, opened=pb.SessionOpened(session_id="session-1"))
             elif kind == "acquire":
                 self._acquire(message, context)
@@ -149,6 +153,8 @@ class ScriptedSession:
                 self._answer(message, **{kind: answer})
         except _AbortedError as ended:
             self._answer(message, failure=ended.failure)
+            if kind == "open":
+                self._break()
         except Exception as bug:  # noqa: BLE001 -- as gRPC answers it
             self._answer(message, failure=error_pb2.Failure(code=grpc.StatusCode.UNKNOWN.value[0], message=str(bug)))
         context.end()

@@ -87,7 +87,7 @@ class AsyncConnection:
         except backend.RpcError as failure:
             raise _status.from_rpc(failure, self.target) from failure
 
-    async def line(self, seconds: float = CALL_SECONDS) -> AsyncLine:
+    async def line(self, seconds: float | None = None) -> AsyncLine:
         """The line for leases; opened, within so many seconds, if there is none.
 
         Raises:
@@ -98,7 +98,7 @@ class AsyncConnection:
             if self._line is None or self._line.over:
                 self._line = AsyncLine(self)
             line = self._line
-        await line.opened(seconds)
+        await line.opened(CALL_SECONDS if seconds is None else seconds)
         return line
 
     async def ask(self, kind: str, request: Any, *, seconds: float = CALL_SECONDS) -> Any:

@@ -11,7 +11,6 @@ from gpuarbiter import _convert
 from gpuarbiter._aio.options import AsyncLeaseOptions
 from gpuarbiter._asgi.messages import WEBSOCKET, Scope
 from gpuarbiter._options import refuse_unknown
-from gpuarbiter.v1 import lease_pb2
 
 # What a path is made of: "{name}" or "{name:converter}", "*", and plain text.
 _PARTS = re.compile(r"\{([A-Za-z_]\w*)(?::(\w+))?\}|(\*)|([^{}*]+)|(.)")
@@ -66,7 +65,7 @@ class GpuRoute:
         refuse_unknown(options, AsyncLeaseOptions)
         for name in sorted(_PER_REQUEST_ONLY & options.keys()):
             raise ValueError(f"{name} is another one for each request: let per_request make it")
-        _convert.acquire_request(task_type, lease_pb2.Holder(), options)
+        _convert.acquire_request(task_type, options)
         self.task_type = task_type
         self.cpu_fallback = cpu_fallback
         self.cancel_on_disconnect = cancel_on_disconnect

@@ -88,7 +88,7 @@ class Connection:
         except backend.RpcError as failure:
             raise _status.from_rpc(failure, self.target) from failure
 
-    def line(self, seconds: float = CALL_SECONDS) -> Line:
+    def line(self, seconds: float | None = None) -> Line:
         """The line for leases; opened, within so many seconds, if there is none.
 
         Raises:
@@ -99,7 +99,7 @@ class Connection:
             if self._line is None or self._line.over:
                 self._line = Line(self)
             line = self._line
-        line.opened(seconds)
+        line.opened(CALL_SECONDS if seconds is None else seconds)
         return line
 
     def ask(self, kind: str, request: Any, *, seconds: float = CALL_SECONDS) -> Any:

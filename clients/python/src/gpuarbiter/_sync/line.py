@@ -200,7 +200,9 @@ class Line:
 
     def _take(self, answer: pb.SessionResponse) -> None:
         kind = answer.WhichOneof("answer")
-        if kind == "opened":
+        if not self._settled.is_set():  # the answer to the opening
+            if kind == "failure":
+                raise _status.from_failure(answer.failure)
             self._settled.set()
             return
         call = self._calls.get(answer.call_id)

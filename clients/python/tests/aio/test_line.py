@@ -1,0 +1,95 @@
+"""One line for all leases of a client."""
+
+import grpc
+import pytest
+
+from fakes.polling import async_until
+from fakes.scripted_arbiter import Call, ScriptedArbiter, grant_and_hold, refuse
+from gpuarbiter import ArbiterUnavailable, AsyncArbiter, AsyncLease, InvalidRequest
+
+
+async def take(arbiter: AsyncArbiter) -> AsyncLease:
+    """A lease that is to be released."""
+    lease = await arbiter.acquire("ASR")
+    assert isinstance(lease, AsyncLease)
+    return lease
+
+
+async def test_all_leases_share_one_session(scripted: ScriptedArbiter, arbiter: AsyncArbiter):
+    first, second = await take(arbiter), await take(arbiter)
+    await second.renew()
+    await second.resize("1GiB")
+    for each in (first, second):
+        await each.release()
+    assert len(scripted.seen["Session"]) == 1
+    opened = scripted.seen["Session"][0]
+    assert opened.user_agent.startswith("gpu-arbiter-client-python/")
+    assert [request.holder == opened.holder for request in scripted.seen["Acquire"]] == [True, True]
+
+
+async def test_a_session_that_is_refused_is_the_refusal_of_each_request(
+    scripted: ScriptedArbiter, arbiter: AsyncArbiter
+):
+    scripted.refuse_session = lambda context: refuse(
+        context, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST", violations=(("holder.client_id", "too long"),)
+    )
+    for _ in range(2):
+        with pytest.raises(InvalidRequest, match=r"holder\.client_id: too long"):
+            await arbiter.acquire("ASR")
+    assert len(scripted.seen["Session"]) == 2, "another may be let in"
+    assert not scripted.seen["Acquire"]
+
+
+async def test_a_session_that_is_not_opened_is_not_waited_for_for_ever(
+    scripted: ScriptedArbiter, arbiter: AsyncArbiter, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("gpuarbiter._aio.connection.CALL_SECONDS", 0.2)
+    scripted.refuse_session = lambda _context: scripted.gate("open").wait(20)
+    with pytest.raises(ArbiterUnavailable, match=r"did not answer within 0\.2 s"):
+        await arbiter.acquire("ASR")
+    scripted.open("open")
+    scripted.refuse_session = None
+    async with arbiter.lease("ASR"):
+        assert len(scripted.seen["Session"]) == 2
+
+
+async def test_a_failed_call_leaves_the_others_alone(scripted: ScriptedArbiter, arbiter: AsyncArbiter):
+    def failing(call: Call):
+        call.context.abort(grpc.StatusCode.FAILED_PRECONDITION, "no way")
+        yield
+
+    scripted.scripts += [grant_and_hold, failing]
+    async with arbiter.lease("ASR") as lease:
+        with pytest.raises(Exception, match="no way"):
+            await arbiter.acquire("NMT")
+        await lease.renew()
+        assert not lease.uncertain
+    assert len(scripted.seen["Session"]) == 1
+
+
+async def test_a_lease_that_could_not_be_released_is_cancelled(scripted: ScriptedArbiter, arbiter: AsyncArbiter):
+    scripted.answers["Release"] = lambda _request, context: context.abort(grpc.StatusCode.INTERNAL, "a bug")
+    lease = await take(arbiter)
+    await lease.close(seconds=0.1)
+    await async_until(lambda: scripted.seen["CancelAcquire"])
+    await async_until(scripted.calls[0].closed.is_set)
+
+
+async def test_a_lease_that_was_released_is_not_cancelled(scripted: ScriptedArbiter, arbiter: AsyncArbiter):
+    async with arbiter.lease("ASR"):
+        pass
+    async with arbiter.lease("ASR"):  # whatever was written before is there by now
+        pass
+    assert not scripted.seen["CancelAcquire"]
+
+
+async def test_what_broke_together_is_joined_over_one_new_line(scripted: ScriptedArbiter, arbiter: AsyncArbiter):
+    leases = [await take(arbiter) for _ in range(5)]
+    scripted.stop()
+    await async_until(lambda: all(lease.uncertain for lease in leases))
+    tried = len(scripted.seen["Session"])
+    scripted.start()
+    await async_until(lambda: not any(lease.uncertain for lease in leases))
+    assert len(scripted.seen["Session"]) == tried + 1
+    for lease in leases:
+        await lease.release()

@@ -18,7 +18,7 @@ class FakeLease(AsyncUnmanagedLease):
 
     def __init__(self, source: "LeaseSource", task_type: str, options: AsyncLeaseOptions) -> None:
         asked: Any = {name: value for name, value in options.items() if not name.startswith("on_")}
-        super().__init__(acquire_request(task_type, lease_pb2.Holder(client_id="test"), asked))
+        super().__init__(acquire_request(task_type, asked), lease_pb2.Holder(client_id="test"))
         self._source = source
         self._on_lost = options.get("on_lost")
 

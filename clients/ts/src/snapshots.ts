@@ -33,10 +33,15 @@ export interface WatchOptions extends SnapshotOptions {
 
 /** The state of the arbiter. */
 export async function snapshot(target: Target, options: SnapshotOptions): Promise<ArbiterSnapshot> {
+  let found: ArbiterSnapshot | undefined;
+  // To its end: of a stream that is left early Connect keeps the timer, which keeps the program from ending.
   for await (const state of states(target, requestOf(options, false, undefined), options.signal, timing.callMs)) {
-    return state;
+    found = state;
   }
-  throw new ArbiterUnavailable("the arbiter ended the stream without a snapshot");
+  if (found === undefined) {
+    throw new ArbiterUnavailable("the arbiter ended the stream without a snapshot");
+  }
+  return found;
 }
 
 /** The state of the arbiter, and again whenever it changes; ends by an error when the arbiter goes. */

@@ -40,6 +40,7 @@ run: $(STAMP)  ## Runs an arbiter with a small workload on it, and shows a live 
 	@$(PYTHON) -m tools.demo
 
 test: $(STAMP)  ## Runs every test; lists what was skipped for want of a tool. COVERAGE=1 measures as well.
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(NODE_STAMP); fi
 	@echo "== tests (those whose tools are missing are listed at the end)"
 ifdef COVERAGE
 	rm -f .coverage .coverage.*

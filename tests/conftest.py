@@ -9,6 +9,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -22,14 +23,18 @@ def find(name: str) -> str | None:
     return shutil.which(name) or shutil.which(name, path=gopath / "bin")
 
 
+def lacks(item: pytest.Item, name: str, reason: str) -> NoReturn:
+    """Ends a test for want of something."""
+    item.user_properties.append((MISSING, name))
+    if os.environ.get(REQUIRE_VARIABLE):
+        pytest.fail(f"{reason}, and {REQUIRE_VARIABLE} is set", pytrace=False)
+    pytest.skip(reason)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for name in [mark.args[0] for mark in item.iter_markers("tool")]:
         if find(name) is None:
-            item.user_properties.append((MISSING, name))
-            reason = f"the tool {name} is neither in PATH nor in ~/go/bin"
-            if os.environ.get(REQUIRE_VARIABLE):
-                pytest.fail(f"{reason}, and {REQUIRE_VARIABLE} is set", pytrace=False)
-            pytest.skip(reason)
+            lacks(item, name, f"the tool {name} is neither in PATH nor in ~/go/bin")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -44,6 +49,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("tools that are missing")
     for name, count in sorted(tests.items()):
         terminalreporter.line(f"{name}: {count} tests were not run")
+
+
+@pytest.fixture
+def lacking(request: pytest.FixtureRequest) -> Callable[[str, str], NoReturn]:
+    """Ends the test as a missing tool does, for what only turns out to be missing on the way: `lacking(NAME, why)`."""
+
+    def end(name: str, reason: str) -> NoReturn:
+        lacks(request.node, name, reason)
+
+    return end
 
 
 @pytest.fixture

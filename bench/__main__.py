@@ -11,7 +11,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import decisions, durability, package, pairs, telemetry
+from bench import decisions, durability, package, pairs, pipeline, telemetry
 
 _RESULTS = Path(__file__).with_name("results.md")
 _HEADINGS = ("measure", "floor", "arbiter", "ratio (median of rounds)")
@@ -39,7 +39,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true")
     quick = parser.parse_args().quick
-    modules = (pairs, durability, decisions, package, telemetry)
+    modules = (pairs, durability, decisions, pipeline, package, telemetry)
     rows = [row for module in modules for row in module.rows(quick=quick)]
     table = _table(rows)
     print(table)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -63,6 +64,28 @@ def test_stages_of_different_jobs_overlap():
         assert sorted(log) == [("ASR", "s", n, 2.0 * n, 2.0 * n + 2) for n in range(3)] + [
             ("TTS", "s", n, 2.0 * n + 2, 2.0 * n + 4) for n in range(3)
         ]
+
+    run_virtually(main())
+
+
+def test_where_leases_cost_nothing_the_gpus_are_never_idle():
+    async def main() -> None:
+        dice = random.Random(5)
+        between = {"ASR": (80, 150), "SEMANTIC_REPAIR": (40, 80), "NMT": (30, 60), "TTS": (80, 150)}
+        total = 0.0
+
+        async def work(value: dict[str, float], run: StageRun) -> dict[str, float]:
+            await asyncio.sleep(value[run.stage])
+            return value
+
+        async with Pipeline(LeaseSource(2), [Stage(name, work) for name in between], max_in_flight=16) as pipeline:
+            sessions = [pipeline.session(f"call-{number}") for number in range(8)]
+            for number in range(200):
+                times = {stage: dice.uniform(*limits) for stage, limits in between.items()}
+                total += sum(times.values())
+                await sessions[number % 8].submit(times)
+        # All but the very end, when one utterance is left.
+        assert total / 2 <= now() <= total / 2 * 1.01
 
     run_virtually(main())
 
@@ -286,17 +309,26 @@ def test_a_stage_may_be_skipped_when_it_takes_too_long():
     run_virtually(main())
 
 
-def test_work_whose_lease_is_lost_is_ended():
+@pytest.mark.parametrize("stubborn", [False, True], ids=["ends", "goes on"])
+def test_work_whose_lease_is_lost_is_ended_and_what_it_makes_does_not_count(stubborn: bool):
+    async def work(value: str, _run: StageRun) -> str:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            if not stubborn:
+                raise
+        return value
+
     async def main() -> None:
         source = LeaseSource()
         lost: list[Any] = []
+        tasks: list[Any] = []
 
         def lose(lease: FakeLease) -> None:
             asyncio.get_running_loop().call_later(1, lambda: tasks.append(asyncio.ensure_future(lease.lose())))
 
-        tasks: list[Any] = []
         source.granted = lose
-        async with Pipeline(source, [Stage("ASR", taking(60), lease={"on_lost": lost.append})]) as pipeline:
+        async with Pipeline(source, [Stage("ASR", work, lease={"on_lost": lost.append})]) as pipeline:
             result = await (await pipeline.session("s").submit("u"))
             assert now() == 1
         assert isinstance(result.error, LeaseLost)

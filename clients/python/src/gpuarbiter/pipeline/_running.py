@@ -46,7 +46,7 @@ class Running:
         """Runs it to its end."""
         self._task = asyncio.current_task()
         try:
-            return End(value=await self._value())
+            value = await self._value()
         except SkipJob as skip:
             return End("SKIPPED", error=skip)
         except Declined as declined:
@@ -57,7 +57,9 @@ class Running:
                 raise
             return End("FAILED", error=self._lost)
         except Exception as error:  # noqa: BLE001 -- whatever it is, it is this job's alone
-            return End("FAILED", error=error)
+            return End("FAILED", error=self._lost or error)
+        # What was made on a GPU that was somebody else's by then is not to be relied on.
+        return End(value=value) if self._lost is None else End("FAILED", error=self._lost)
 
     async def _value(self) -> Any:
         stage = self._run.stage

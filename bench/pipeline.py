@@ -1,0 +1,117 @@
+"""The speech pipeline against the best that its stage times allow, and against doing one thing after another.
+
+The times of the stages are drawn once, by a fixed seed, from what such models take (ASR 80 to 150 ms, SEMANTIC_REPAIR
+40 to 80, NMT 30 to 60, TTS 80 to 150); the work is a sleep of that length under an exclusive lease on one of two
+simulated GPUs. Nothing fails, and nothing is declined.
+
+The ideal is a lower bound that no schedule can go below, the greatest of:
+
+- all work divided by the number of GPUs: each of them busy from the first moment to the last;
+- for each session and each stage, where an utterance begins once the one before it is done: the work of all of them in
+  that stage, after the quickest way there (the earlier stages of one utterance), and before the quickest way out (the
+  later stages of one): fill and drain;
+- the longest single utterance, through all its stages.
+
+What a schedule cannot avoid all the same is left out: when fewer utterances than GPUs are left, a GPU is idle. So the
+ratio holds the hand-offs of the arbiter, the decisions of the pipeline, and that remainder.
+"""
+
+import asyncio
+import random
+import statistics
+import time
+from collections.abc import Sequence
+
+from bench.servers import Server, arbiter
+from gpuarbiter import AsyncArbiter, AsyncLease
+from gpuarbiter.pipeline import Pipeline, Stage, StageRun
+
+STAGES = {"ASR": (0.080, 0.150), "SEMANTIC_REPAIR": (0.040, 0.080), "NMT": (0.030, 0.060), "TTS": (0.080, 0.150)}
+GPUS = 2
+TARGET = 1.15
+# Of each session, of each utterance, of each stage: seconds.
+Times = list[list[list[float]]]
+
+
+def drawn(sessions: int, utterances: int, speed: float) -> Times:
+    """The times of all stages."""
+    dice = random.Random(5)
+    return [
+        [[dice.uniform(*between) / speed for between in STAGES.values()] for _ in range(utterances // sessions)]
+        for _ in range(sessions)
+    ]
+
+
+def ideal(times: Times) -> float:
+    """The lower bound, in seconds."""
+    utterances = [utterance for session in times for utterance in session]
+    busy = sum(map(sum, utterances)) / GPUS
+    chains = (
+        min(sum(utterance[:stage]) for utterance in session)
+        + sum(utterance[stage] for utterance in session)
+        + min(sum(utterance[stage + 1 :]) for utterance in session)
+        for session in times
+        for stage in range(len(STAGES))
+    )
+    return max(busy, *chains, *map(sum, utterances))
+
+
+async def overlapped(server: Server, times: Times) -> float:
+    """Seconds that the pipeline takes."""
+
+    async def work(value: Sequence[float], run: StageRun) -> Sequence[float]:
+        await asyncio.sleep(value[list(STAGES).index(run.stage)])
+        return value
+
+    stages = [Stage(name, work, lease={"max_wait": "60s"}) for name in STAGES]
+    async with AsyncArbiter(server.target) as client, client.lease("WARM_UP"):
+        pass
+    async with AsyncArbiter(server.target) as client:
+        began = time.perf_counter()
+        async with Pipeline(client, stages, max_in_flight=2 * len(times), hold_back=None) as pipeline:
+            sessions = [pipeline.session(f"call-{number}") for number in range(len(times))]
+            # Everybody speaks at once.
+            for turn in zip(*times, strict=True):
+                for session, utterance in zip(sessions, turn, strict=True):
+                    await session.submit(utterance)
+        took = time.perf_counter() - began
+    assert pipeline.statistics().done == sum(map(len, times)), pipeline.statistics()
+    return took
+
+
+async def one_after_another(server: Server, times: Times) -> float:
+    """Seconds that it takes without a pipeline: each stage under its lease, and then the next."""
+
+    async with AsyncArbiter(server.target) as client:
+        began = time.perf_counter()
+        for turn in zip(*times, strict=True):
+            for utterance in turn:
+                for name, seconds in zip(STAGES, utterance, strict=True):
+
+                    async def work(_lease: AsyncLease, seconds: float = seconds) -> None:
+                        await asyncio.sleep(seconds)
+
+                    await client.run(name, work)
+        return time.perf_counter() - began
+
+
+def rows(*, quick: bool) -> list[tuple[str, ...]]:
+    """One row: the ideal and one after another, the pipeline, and its ratio to the ideal."""
+    sessions, utterances, rounds, speed = (4, 16, 1, 10.0) if quick else (8, 200, 3, 1.0)
+    times = drawn(sessions, utterances, speed)
+    bound = ideal(times)
+    with arbiter(f"gpus=sim:{GPUS}x24GiB") as server:
+        took = [asyncio.run(overlapped(server, times)) for _ in range(rounds)]
+        apart = asyncio.run(one_after_another(server, times))
+    ratios = [each / bound for each in took]
+    figure = statistics.median(ratios)
+    spread = f"{figure:.3f} × the ideal ({min(ratios):.3f} to {max(ratios):.3f})"
+    faster = f"{apart / statistics.median(took):.2f} × as fast as one after another"
+    return [
+        (
+            f"Speech pipeline: {utterances} utterances of {sessions} sessions, four stages, {GPUS} GPUs",
+            f"ideal {bound:.2f} s; one after another {apart:.2f} s",
+            f"{statistics.median(took):.2f} s",
+            f"{spread}; {faster}; target {TARGET} ×: {'PASS' if figure <= TARGET else 'FAIL'}",
+        )
+    ]

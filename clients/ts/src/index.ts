@@ -33,6 +33,7 @@ export type { Logger } from "./logger.js";
 export type { Callbacks } from "./notices.js";
 export type { RequestOptions } from "./options.js";
 export type { Acquired, Outcome } from "./outcomes.js";
+export * from "./pipeline/index.js";
 export type { OnUnavailable } from "./settings.js";
 export type { SnapshotOptions, WatchOptions } from "./snapshots.js";
 export type { Duration, Size } from "./units.js";

@@ -43,6 +43,20 @@ class Cli:
         self._running.append(started)
         return started
 
+    def start_other(self, *command: str, cwd: Path) -> subprocess.Popen[str]:
+        """Starts something else in the same environment; both its streams are its stdout."""
+        started = subprocess.Popen(
+            command,
+            env=self._env,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._running.append(started)
+        return started
+
     @staticmethod
     def end_of(started: subprocess.Popen[str]) -> tuple[int, str]:
         """Its exit code and what it said on stderr, once it has ended."""

@@ -181,8 +181,16 @@ def spawn(work: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> "asyn
     """Runs work in the background."""
     task = asyncio.get_running_loop().create_task(work(*arguments))
     _running.add(task)
-    task.add_done_callback(_running.discard)
+    task.add_done_callback(_done)
     return task
+
+
+def _done(task: "asyncio.Task[Any]") -> None:
+    _running.discard(task)
+    # sys.exit in a callback ends the loop and the program; asyncio would complain that nobody saw it in the task, too.
+    # Looked for in private, since any other exception is to stay one that nobody has seen.
+    if isinstance(getattr(task, "_exception", None), SystemExit):
+        task.exception()
 
 
 async def settle(work: Iterable[Background], seconds: float) -> None:

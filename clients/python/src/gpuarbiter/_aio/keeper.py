@@ -13,7 +13,7 @@ from gpuarbiter import _clock, _convert
 from gpuarbiter._aio import backend
 from gpuarbiter._aio.asking import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
 from gpuarbiter._aio.connection import CALL_SECONDS, AsyncConnection
-from gpuarbiter._aio.line import AsyncAcquireCall, Told
+from gpuarbiter._aio.line import AsyncAcquireCall, LineEnded, Told
 from gpuarbiter._aio.notices import AsyncNotices
 from gpuarbiter._errors import (
     ArbiterError,
@@ -100,7 +100,7 @@ class AsyncKeeper:
             if isinstance(told, pb.AcquireResponse):
                 self._take(told)
             elif not self._settled(told):
-                self._break()
+                self._break(logging.INFO if isinstance(told, LineEnded) else logging.WARNING)
                 self._rejoining = backend.spawn(self._rejoin)
         except Exception as error:  # noqa: BLE001 -- it is logged
             self._unfollowed(error)
@@ -170,10 +170,10 @@ class AsyncKeeper:
 
     # -- the time that is left without a line ----------------------------------------------------
 
-    def _break(self) -> bool:
+    def _break(self, level: int = logging.WARNING) -> bool:
         broke = self._record.broke(_clock.now())
         if broke:
-            logger.warning("lease %s: the line to the arbiter broke", self._record.lease.lease_id)
+            logger.log(level, "lease %s: the line to the arbiter broke", self._record.lease.lease_id)
             backend.spawn(self._give_up_in_time)
         return broke
 

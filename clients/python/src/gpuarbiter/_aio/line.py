@@ -30,6 +30,10 @@ _SETTLE_SECONDS = 1.0
 Told = pb.AcquireResponse | ArbiterError
 
 
+class LineEnded(ArbiterUnavailable):
+    """The line was ended here: its Arbiter was closed, or the program ends."""
+
+
 class Dialler(Protocol):
     """What a line is opened through."""
 
@@ -166,7 +170,7 @@ class AsyncLine:
 
     async def end(self) -> None:
         """Ends the line, in bounded time: what is still open fails."""
-        self._break(ArbiterUnavailable("this Arbiter was closed", code="CANCELLED"))
+        self._break(LineEnded("this Arbiter was closed", code="CANCELLED"))
         await backend.settle([self._reader], _SETTLE_SECONDS)
 
     def _send(self, call_id: int, kind: str, request: Any, call: Any) -> None:
@@ -194,6 +198,9 @@ class AsyncLine:
         except Exception as error:
             logger.exception("the line to the arbiter failed")
             failure = ArbiterUnavailable(f"the line to the arbiter failed: {error}")
+        except BaseException:  # so does asyncio.run with what is left
+            failure = LineEnded("the line to the arbiter was cancelled", code="CANCELLED")
+            raise
         finally:
             self._break(failure)
 

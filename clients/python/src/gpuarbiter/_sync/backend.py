@@ -89,6 +89,8 @@ class Stream(Generic[M]):
 Event = threading.Event
 
 _CLOSED: Any = object()
+# What our own threads are called, in front.
+_OURS = "gpuarbiter-"
 
 
 class Mailbox(Generic[M]):
@@ -116,6 +118,11 @@ class Mailbox(Generic[M]):
 
     def get(self, timeout: float | None = None) -> M | None:
         """The next message, waited for; None when none comes any more, or within so many seconds."""
+        message = self._take(timeout)
+        _leave_at_exit()
+        return message
+
+    def _take(self, timeout: float | None = None) -> M | None:
         try:
             message = self._messages.get(timeout=timeout)
         except queue.Empty:
@@ -131,7 +138,7 @@ class Mailbox(Generic[M]):
         return self
 
     def __next__(self) -> M:
-        message = self.get()
+        message = self._take()
         if message is None:
             raise StopIteration
         return message
@@ -143,7 +150,7 @@ Background = threading.Thread
 
 def spawn(work: Callable[..., Any], *arguments: Any) -> threading.Thread:
     """Runs work in the background; it does not keep the program alive."""
-    thread = threading.Thread(target=work, args=arguments, daemon=True, name=f"gpuarbiter-{work.__name__.strip('_')}")
+    thread = threading.Thread(target=work, args=arguments, daemon=True, name=_OURS + work.__name__.strip("_"))
     thread.start()
     return thread
 
@@ -168,8 +175,20 @@ def close_at_exit(arbiter: Any) -> None:
     _open.add(arbiter)
 
 
+# The program has come to its end.
+_ending = threading.Event()
+
+
+def _leave_at_exit() -> None:
+    """Ends a daemon thread of the program that still waits at its end: it sees no more of it than if it were killed."""
+    thread = threading.current_thread()
+    if _ending.is_set() and thread.daemon and not thread.name.startswith(_OURS):
+        raise SystemExit
+
+
 @atexit.register
 def _close_all() -> None:
+    _ending.set()
     for arbiter in tuple(_open):
         with contextlib.suppress(Exception):
             arbiter.close()

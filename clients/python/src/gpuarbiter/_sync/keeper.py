@@ -28,7 +28,7 @@ from gpuarbiter._record import LeaseRecord
 from gpuarbiter._sync import backend
 from gpuarbiter._sync.asking import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
 from gpuarbiter._sync.connection import CALL_SECONDS, Connection
-from gpuarbiter._sync.line import AcquireCall, Told
+from gpuarbiter._sync.line import AcquireCall, LineEnded, Told
 from gpuarbiter._sync.notices import Notices
 from gpuarbiter._units import Duration
 from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
@@ -101,7 +101,7 @@ class Keeper:
             if isinstance(told, pb.AcquireResponse):
                 self._take(told)
             elif not self._settled(told):
-                self._break()
+                self._break(logging.INFO if isinstance(told, LineEnded) else logging.WARNING)
                 self._rejoining = backend.spawn(self._rejoin)
         except Exception as error:  # noqa: BLE001 -- it is logged
             self._unfollowed(error)
@@ -171,10 +171,10 @@ class Keeper:
 
     # -- the time that is left without a line ----------------------------------------------------
 
-    def _break(self) -> bool:
+    def _break(self, level: int = logging.WARNING) -> bool:
         broke = self._record.broke(_clock.now())
         if broke:
-            logger.warning("lease %s: the line to the arbiter broke", self._record.lease.lease_id)
+            logger.log(level, "lease %s: the line to the arbiter broke", self._record.lease.lease_id)
             backend.spawn(self._give_up_in_time)
         return broke
 

@@ -50,7 +50,7 @@ async def speak(text: str, *, lease: object = None) -> bytes:
 
 def translated(lease: Lease) -> str:
     """For `run`, which needs no decorator."""
-    return f"translated on {lease.gpus[0].key}"
+    return f"translated on {len(lease.gpus)} GPU"
 
 
 def main() -> None:

@@ -36,7 +36,7 @@ async def transcribe(request: Request) -> dict[str, str]:
     """The lease is on the request, and `current_lease()` anywhere below."""
     audio = await request.body()
     text = await run_in_threadpool(recognise, audio)
-    return {"text": text, "gpu": request.state.gpu_lease.gpus[0].key}
+    return {"text": text, "gpu": request.state.gpu_lease.visible_devices}
 
 
 @app.get("/speak")

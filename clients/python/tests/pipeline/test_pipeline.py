@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -125,6 +126,32 @@ def test_each_run_has_a_lease_that_says_whose_it_is():
         assert [report and report.result for report in source.reports] == ["OK", "OK"]
 
     run_virtually(main())
+
+
+def test_work_and_callbacks_run_where_their_job_was_submitted_and_their_session_opened():
+    span: ContextVar[str] = ContextVar("span", default="none")
+    seen: list[str] = []
+
+    async def work(_value: str, run: StageRun) -> None:
+        seen.append(f"{run.stage} {run.utterance_index} in {span.get()}")
+        await asyncio.sleep(1)
+        raise ValueError
+
+    async def main() -> None:
+        stages = [Stage(name, work, concurrency=1, on_failure="skip") for name in ("ASR", "NMT")]
+        told = lambda result: seen.append(f"{result.stage} {result.utterance_index} told in {span.get()}")  # noqa: E731
+        async with Pipeline(LeaseSource(), stages, on_failure=told) as pipeline:
+            span.set("session")
+            session = pipeline.session("s", on_result=lambda r: seen.append(f"{r.utterance_index} out in {span.get()}"))
+            for number in range(2):
+                span.set(f"submit {number}")
+                await session.submit("u")
+
+    run_virtually(main())
+    assert len(seen) == 10
+    for line in seen:
+        who, _, where = line.partition(" in ")
+        assert where == ("session" if who.endswith("out") else f"submit {who.split()[1]}"), line
 
 
 def test_the_group_of_a_long_name_fits_into_the_contract():

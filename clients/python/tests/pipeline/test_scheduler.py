@@ -42,7 +42,7 @@ class World:
                     started.append(run)
                 case Abort(run):
                     self.aborted.append(run)
-                case Tell(result):
+                case Tell(_, result):
                     self.told.append(result)
                 case Deliver(_, result):
                     self.delivered.append((self.now, result))

@@ -2,8 +2,10 @@
  * The scheduler's effects, done.
  *
  * Law: decides nothing. An event goes into the scheduler with its time, and what comes back is done in order, one effect
- * at a time, also where doing one brings the next event about.
+ * at a time, also where doing one brings the next event about. A job's work and callbacks run in the asynchronous context
+ * (the span of a trace, for instance) in which it was submitted, whoever's end makes room for it.
  */
+import { AsyncResource } from "node:async_hooks";
 import { randomUUID } from "node:crypto";
 import type { Logger } from "../logger.js";
 import { settled } from "../waiting.js";
@@ -19,6 +21,11 @@ export type Told = ((result: StageResult) => unknown) | undefined;
 /** Timers hold no more than 31 bits. */
 const LONGEST_MS = 2 ** 31 - 1;
 
+interface Submitted {
+  readonly context: AsyncResource;
+  readonly out: (result: JobResult) => void;
+}
+
 interface Running {
   readonly aborting: AbortController;
   readonly ended: Promise<void>;
@@ -31,7 +38,7 @@ export class Engine {
   readonly #scheduler: Scheduler;
   readonly #told: Readonly<Partial<Record<Cause, Told>>>;
   readonly #id = randomUUID().slice(0, 8);
-  readonly #out = new Map<JobRecord, (result: JobResult) => void>();
+  readonly #submitted = new Map<JobRecord, Submitted>();
   readonly #running = new Map<Run, Running>();
   readonly #telling = new Set<Promise<void>>();
   readonly #effects: Effect[] = [];
@@ -66,7 +73,7 @@ export class Engine {
     out: (result: JobResult) => void,
   ): JobRecord {
     const [job, effects] = this.#scheduler.submit(session, index, value, now());
-    this.#out.set(job, out);
+    this.#submitted.set(job, { context: new AsyncResource("PipelineJob"), out });
     this.#do(effects);
     return job;
   }
@@ -85,7 +92,7 @@ export class Engine {
 
   /** Gives up every job that is not over; how many. */
   cancelAll(): number {
-    return this.cancel(this.#out.keys());
+    return this.cancel(this.#submitted.keys());
   }
 
   statistics(): PipelineStatistics {
@@ -131,14 +138,20 @@ export class Engine {
         this.#running.get(effect.run)?.aborting.abort(abortion(effect.error));
         break;
       case "deliver": {
-        const out = this.#out.get(effect.job);
-        this.#out.delete(effect.job);
-        out?.(effect.result);
+        const submitted = this.#submitted.get(effect.job);
+        this.#submitted.delete(effect.job);
+        submitted?.out(effect.result);
         break;
       }
       case "tell":
-        this.#tell(effect.result);
+        this.#tell(effect.job, effect.result);
     }
+  }
+
+  /** Runs it where the job was submitted. */
+  #within<T>(job: JobRecord, work: () => T): T {
+    const submitted = this.#submitted.get(job);
+    return submitted === undefined ? work() : submitted.context.runInAsyncScope(work);
   }
 
   #start(run: Run): void {
@@ -150,18 +163,20 @@ export class Engine {
       began: (device: Device) => this.#scheduler.began(run, device, now()),
     };
     // Not at once: the work may bring the next event about, and this run is to be known by then.
-    const ended = Promise.resolve()
-      .then(() => runStage(run, around))
-      .then((end) => this.#ended(run, end));
+    const ending = this.#within(run.job, async () => {
+      await undefined;
+      return await runStage(run, around);
+    });
+    const ended = ending.then((end) => this.#ended(run, end));
     this.#running.set(run, { aborting, ended });
   }
 
-  #tell(result: StageResult): void {
+  #tell(job: JobRecord, result: StageResult): void {
     const callback = this.#told[result.cause];
     if (callback === undefined) {
       return;
     }
-    const telling = call(() => callback(result)).catch((error: unknown) => {
+    const telling = this.#within(job, () => call(() => callback(result))).catch((error: unknown) => {
       this.logger.error(`the callback about ${result.stage} threw: ${String(error)}`);
     });
     this.#telling.add(telling);

@@ -1,4 +1,5 @@
 /** A pipeline in virtual time, with leases of a stand-in: figures are exact. */
+import { AsyncLocalStorage } from "node:async_hooks";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { dice } from "../../spec/support/dice.js";
 import { LeaseSource, skipped, toCpu } from "../../spec/support/lease-source.js";
@@ -162,6 +163,33 @@ test("each run has a lease that says whose it is", async () => {
     { taskType: "LLM" },
   ]);
   expect(source.asked[1]?.options.sequence).toBeUndefined();
+});
+
+test("work and callbacks run where their job was submitted and their session opened", async () => {
+  const span = new AsyncLocalStorage<string>();
+  const seen: string[] = [];
+  const failing: Work = async (_value, { stage, utteranceIndex }) => {
+    seen.push(`${stage} ${utteranceIndex} in ${span.getStore()}`);
+    await sleep(1);
+    throw new Error("no");
+  };
+  const stages = ["ASR", "NMT"].map((name) => ({ name, work: failing, concurrency: 1, onFailure: "skip" as const }));
+  const onFailure = (result: StageResult) =>
+    seen.push(`${result.stage} ${result.utteranceIndex} told in ${span.getStore()}`);
+  const onResult = (result: JobResult) => seen.push(`${result.utteranceIndex} out in ${span.getStore()}`);
+  const pipeline = new Pipeline(new LeaseSource(), stages, { onFailure });
+  const session = span.run("session", () => pipeline.session("s", { onResult }));
+  for (const number of [0, 1]) {
+    await span.run(`submit ${number}`, () => session.submit("u"));
+  }
+  await run(pipeline.close());
+  expect(seen.sort()).toEqual([
+    "0 out in session",
+    "1 out in session",
+    ...["ASR", "NMT"].flatMap((stage) =>
+      [0, 1].flatMap((number) => ["", "told "].map((told) => `${stage} ${number} ${told}in submit ${number}`)),
+    ),
+  ]);
 });
 
 test("the group of a long name fits into the contract", async () => {

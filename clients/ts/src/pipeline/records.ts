@@ -91,6 +91,6 @@ export type Effect =
   /** A run is to end as soon as it can: nobody waits for what comes of it. */
   | { readonly kind: "abort"; readonly run: Run; readonly error: Error }
   /** A stage is not done, and why. */
-  | { readonly kind: "tell"; readonly result: StageResult }
+  | { readonly kind: "tell"; readonly job: JobRecord; readonly result: StageResult }
   /** The one result of a job. */
   | { readonly kind: "deliver"; readonly job: JobRecord; readonly result: JobResult };

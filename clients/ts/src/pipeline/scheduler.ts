@@ -23,6 +23,7 @@ export class Scheduler {
   readonly #lanes: readonly Lane[];
   readonly #first: Lane;
   readonly #holdBackMs: number | undefined;
+  /** Those with jobs under way. */
   readonly #sessions = new Set<SessionRecord>();
   readonly #runs = new Set<Run>();
   readonly #delivered = { done: 0, failed: 0, skipped: 0 };
@@ -37,9 +38,7 @@ export class Scheduler {
 
   /** A new session; of those that are not over, each has a name of its own. */
   open(sessionId: string, firstIndex: number): SessionRecord {
-    const session = { sessionId, order: new SessionOrder<JobRecord>(firstIndex, this.#holdBackMs), jobs: new Map() };
-    this.#sessions.add(session);
-    return session;
+    return { sessionId, order: new SessionOrder(firstIndex, this.#holdBackMs), jobs: new Map() };
   }
 
   /**
@@ -50,6 +49,7 @@ export class Scheduler {
     session.order.expect(chosen);
     const job = new JobRecord(session, chosen, this.#serials++, value, now);
     session.jobs.set(chosen, job);
+    this.#sessions.add(session);
     this.#first.join(job);
     return [job, this.#places(now)];
   }
@@ -161,7 +161,7 @@ export class Scheduler {
     };
     job.results.push(result);
     run.lane.count(result);
-    const told: Effect[] = end.cause === "" || end.cause === "CANCELLED" ? [] : [{ kind: "tell", result }];
+    const told: Effect[] = end.cause === "" || end.cause === "CANCELLED" ? [] : [{ kind: "tell", job, result }];
     if (state === "failed" || end.cause === "SKIPPED") {
       return [...told, ...this.#over(job, state, end.cause, end.error, now)];
     }
@@ -198,7 +198,7 @@ export class Scheduler {
       this.#late += late ? 1 : 0;
       return { kind: "deliver", job, result: job.result(now, late) };
     });
-    if (session.order.over) {
+    if (session.jobs.size === 0) {
       this.#sessions.delete(session);
     }
     return effects;

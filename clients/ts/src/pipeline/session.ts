@@ -4,6 +4,7 @@
  * Law: a job's place in flight is free again once `onResult` is done with its result, so that a slow consumer slows
  * whoever submits, and nothing piles up.
  */
+import { AsyncResource } from "node:async_hooks";
 import type { Abortable } from "../lease.js";
 import { call, type Engine } from "./engine.js";
 import type { Places } from "./places.js";
@@ -72,6 +73,8 @@ export class PipelineSession implements AsyncDisposable {
   readonly #ownPlaces: Places;
   readonly #places: Places;
   readonly #onResult: ((result: JobResult) => unknown) | undefined;
+  /** Where the session was opened; results come out wherever the last stage ends. */
+  readonly #context = new AsyncResource("PipelineSession");
   readonly #results: JobResult[] = [];
   #handingOut = false;
   #ended = false;
@@ -183,7 +186,7 @@ export class PipelineSession implements AsyncDisposable {
     this.#results.push(result);
     if (!this.#handingOut) {
       this.#handingOut = true;
-      void this.#handOut();
+      void this.#context.runInAsyncScope(() => this.#handOut());
     }
   }
 

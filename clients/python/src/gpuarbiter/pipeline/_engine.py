@@ -1,26 +1,30 @@
 """The scheduler's effects, done on asyncio.
 
 Law: decides nothing. An event goes into the scheduler with its time, and what comes back is done in order, one effect
-at a time, also where doing one brings the next event about.
+at a time, also where doing one brings the next event about. A job's work and callbacks run in the context (contextvars:
+the span of a trace, for instance) in which it was submitted, whoever's end makes room for it.
 """
 
 import asyncio
+import contextvars
 import logging
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from gpuarbiter._aio import backend
 from gpuarbiter._aio.running import AsyncRunning
-from gpuarbiter.pipeline._records import Abort, Deliver, Effect, End, JobRecord, Run, SessionRecord, Start
+from gpuarbiter.pipeline._records import Abort, Deliver, Effect, End, JobRecord, Run, SessionRecord, Start, Tell
 from gpuarbiter.pipeline._running import Running
 from gpuarbiter.pipeline._scheduler import Scheduler
 from gpuarbiter.pipeline._stage import Stage
 from gpuarbiter.pipeline._values import Cause, Device, JobCancelled, JobResult, PipelineStatistics, StageResult
 
 logger = logging.getLogger("gpuarbiter")
+
+T = TypeVar("T")
 
 Told = Callable[[StageResult], Any] | None
 
@@ -40,7 +44,7 @@ class Engine:
         self._scheduler = Scheduler(stages, hold_back)
         self._told = told
         self._id = uuid.uuid4().hex[:8]
-        self._out: dict[JobRecord, Callable[[JobResult], None]] = {}
+        self._submitted: dict[JobRecord, tuple[contextvars.Context, Callable[[JobResult], None]]] = {}
         self._tasks: dict[Run, asyncio.Task[End]] = {}
         self._telling: set[asyncio.Task[None]] = set()
         self._effects: deque[Effect] = deque()
@@ -58,7 +62,7 @@ class Engine:
     ) -> JobRecord:
         """A new job; `out` gets its result, in its turn."""
         job, effects = self._scheduler.submit(session, index, value, _now())
-        self._out[job] = out
+        self._submitted[job] = contextvars.copy_context(), out
         self._do(effects)
         return job
 
@@ -74,7 +78,7 @@ class Engine:
 
     def cancel_all(self) -> int:
         """Gives up every job that is not over; how many."""
-        return self.cancel(tuple(self._out))
+        return self.cancel(tuple(self._submitted))
 
     def statistics(self) -> PipelineStatistics:
         """So far."""
@@ -121,19 +125,25 @@ class Engine:
         match effect:
             case Start(run):
                 running = Running(self._arbiter, run, self._id, partial(self._began, run))
-                task = self._tasks[run] = backend.spawn(running.end)
+                task = self._tasks[run] = self._spawn(run.job, running.end)
                 task.add_done_callback(partial(self._ended, run))
             case Abort(run):
                 self._tasks[run].cancel()
             case Deliver(job, result):
-                self._out.pop(job)(result)
-            case _:
-                self._tell(effect.result)
+                _, out = self._submitted.pop(job)
+                out(result)
+            case Tell(job, stage_result):
+                self._tell(job, stage_result)
 
-    def _tell(self, result: StageResult) -> None:
+    def _spawn(self, job: JobRecord, work: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> "asyncio.Task[T]":
+        context, _ = self._submitted[job]
+        # A copy: the task's own, and one that is entered twice would be an error.
+        return context.copy().run(backend.spawn, work, *arguments)
+
+    def _tell(self, job: JobRecord, result: StageResult) -> None:
         callback = self._told[result.cause]
         if callback is not None:
-            task = backend.spawn(_call, callback, result)
+            task = self._spawn(job, _call, callback, result)
             self._telling.add(task)
             task.add_done_callback(self._telling.discard)
 

@@ -17,7 +17,7 @@ class Places:
     @property
     def waiting(self) -> int:
         """How many wait for one."""
-        return sum(not waiter.done() for waiter in self._waiting)
+        return len(self._waiting)
 
     async def take(self) -> None:
         """Takes a place, when there is one.
@@ -33,7 +33,9 @@ class Places:
         try:
             await waiter
         except asyncio.CancelledError:
-            if not waiter.cancelled() and waiter.done() and waiter.exception() is None:
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
+            elif not waiter.cancelled() and waiter.exception() is None:
                 self.give_back()
             raise
 
@@ -41,6 +43,7 @@ class Places:
         """A place is free."""
         while self._waiting:
             waiter = self._waiting.popleft()
+            # One that is being cancelled is done already, and takes nothing.
             if not waiter.done():
                 waiter.set_result(None)
                 return

@@ -108,6 +108,7 @@ class Abort:
 class Tell:
     """A stage is not done, and why."""
 
+    job: JobRecord
     result: StageResult
 
 

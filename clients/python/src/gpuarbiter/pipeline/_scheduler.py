@@ -38,6 +38,7 @@ class Scheduler:
         self._lanes = [Lane(stage) for stage in stages]
         self._hold_back = hold_back
         self._serials = itertools.count()
+        # Those with jobs under way.
         self._sessions: dict[SessionRecord, None] = {}
         self._runs: dict[Run, None] = {}
         self._delivered: Counter[State] = Counter()
@@ -47,9 +48,7 @@ class Scheduler:
 
     def open(self, session_id: str, first_index: int) -> SessionRecord:
         """A new session; of those that are not over, each has a name of its own."""
-        session = SessionRecord(session_id, SessionOrder(first_index, self._hold_back))
-        self._sessions[session] = None
-        return session
+        return SessionRecord(session_id, SessionOrder(first_index, self._hold_back))
 
     def submit(
         self, session: SessionRecord, index: int | None, value: Any, now: float
@@ -63,6 +62,7 @@ class Scheduler:
         session.order.expect(index)
         job = JobRecord(session, index, next(self._serials), value, submitted_at=now, ready_at=now)
         session.jobs[index] = job
+        self._sessions[session] = None
         self._lanes[0].join(job)
         return job, self._places(now)
 
@@ -150,7 +150,7 @@ class Scheduler:
         )
         job.results.append(result)
         run.lane.count(result)
-        told: list[Effect] = [Tell(result)] if end.cause not in {"", "CANCELLED"} else []
+        told: list[Effect] = [Tell(job, result)] if end.cause not in {"", "CANCELLED"} else []
         if state == "failed" or end.cause == "SKIPPED":
             return told + self._over(job, state, end.cause, end.error, now)
         if state == "done":
@@ -182,7 +182,7 @@ class Scheduler:
             self._delivered[job.state] += 1
             self._late += turn.late
             effects.append(Deliver(job, job.result(now, late=turn.late)))
-        if session.order.over:
+        if not session.jobs:
             self._sessions.pop(session, None)
         return effects
 

@@ -5,6 +5,7 @@ whoever submits, and nothing piles up.
 """
 
 import asyncio
+import contextvars
 import logging
 from collections import deque
 from collections.abc import Callable, Generator
@@ -78,6 +79,8 @@ class PipelineSession:
         self._record = engine.open(session_id, first_index)
         self._own_places, self._places = places
         self._on_result = on_result
+        # Where the session was opened; results come out wherever the last stage ends.
+        self._context = contextvars.copy_context()
         self._results: deque[JobResult] = deque()
         self._handing_out = False
         self._ended = False
@@ -147,7 +150,7 @@ class PipelineSession:
         self._results.append(result)
         if not self._handing_out:
             self._handing_out = True
-            backend.spawn(self._hand_out)
+            self._context.copy().run(backend.spawn, self._hand_out)
 
     async def _hand_out(self) -> None:
         while self._results:

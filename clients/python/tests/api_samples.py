@@ -5,6 +5,7 @@ Never run; `make check` reads it with mypy and with pyright, both at their stric
 
 import asyncio
 from collections.abc import MutableMapping
+from datetime import timedelta
 from typing import Any, assert_type
 
 from fastapi import FastAPI
@@ -29,6 +30,7 @@ from gpuarbiter import (
     torch_memory,
 )
 from gpuarbiter.asgi import GpuLeaseMiddleware, GpuRoute
+from gpuarbiter.pipeline import JobResult, Pipeline, Stage, StageRun, State
 
 
 def yielding(lease: Lease, request: YieldRequest) -> None:
@@ -207,3 +209,31 @@ def applications() -> tuple[FastAPI, Starlette, GpuLeaseMiddleware]:
     GpuRoute("ASR", memroy="6GiB")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     api.add_middleware(GpuLeaseMiddleware, paths=[])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     return api, site, wrapped
+
+
+# -- pipelines -------------------------------------------------------------------------------------
+
+
+async def translate(text: str, run: StageRun) -> str:
+    return f"{text} {run.job_id} {run.lease.visible_devices if run.lease else 'cpu'}"
+
+
+def hear(result: JobResult) -> None:
+    print(result.utterance_index, result.value, result.late)
+
+
+async def pipelines(arbiter: AsyncArbiter) -> timedelta:
+    stages = [
+        Stage("SPLIT", translate, gpu=False, concurrency=8),
+        Stage(
+            "NMT", translate, cpu=translate, lease={"memory": "4GiB", "max_wait": 3}, timeout="5s", on_failure="skip"
+        ),
+    ]
+    Stage("NMT", translate, on_failure="retry")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    async with Pipeline(arbiter, stages, hold_back=None, max_in_flight=8, on_timeout=print) as pipeline:
+        async with pipeline.session("call-7", on_result=hear) as session:
+            job = await session.submit("hello", utterance_index=3)
+            assert_type(job.stages, dict[str, State])
+            assert_type(job.cancel(), bool)
+            assert_type(await job, JobResult)
+        return pipeline.statistics().stages["NMT"].waited

@@ -11,12 +11,17 @@ import {
   FallbackToCpu,
   type Fence,
   GpuArbiterClient,
+  type JobResult,
   type Lease,
   type LeaseOptions,
   type Logger,
   type Outcome,
+  Pipeline,
   type Released,
   Skipped,
+  type Stage,
+  type StageRun,
+  type State,
   type sharedClient,
   type WaitReasonName,
   WaitTimeout,
@@ -163,4 +168,30 @@ export function errors(error: unknown): number | undefined {
     return error.waitedMs + error.blockers.length;
   }
   return error instanceof WaitTimeout ? error.retryAfterMs : undefined;
+}
+
+const hear = (result: JobResult) => [result.utteranceIndex, result.value, result.late];
+
+export async function pipelines(client: GpuArbiterClient): Promise<number | undefined> {
+  const stages: Stage[] = [
+    { name: "SPLIT", work: (text: string) => text.length, gpu: false, concurrency: 8 },
+    {
+      name: "NMT",
+      work: async (length: number, run: StageRun) => `${length} ${run.jobId} ${run.lease?.visibleDevices}`,
+      onCpu: () => "cpu",
+      lease: { memory: "4GiB", maxWait: 3_000 },
+      timeout: "5s",
+      onFailure: "skip",
+    },
+  ];
+  // @ts-expect-error -- "fail" or "skip"
+  stages.push({ name: "NMT", work: hear, onFailure: "retry" });
+  // @ts-expect-error -- the pipeline says it
+  stages.push({ name: "NMT", work: hear, lease: { requestId: "r" } });
+  await using pipeline = new Pipeline(client, stages, { holdBack: null, maxInFlight: 8, onTimeout: () => {} });
+  await using session = pipeline.session("call-7", { onResult: hear });
+  const job = await session.submit("hello", { utteranceIndex: 3, signal: AbortSignal.timeout(1) });
+  same<typeof job.stages, Readonly<Record<string, State>>>(true);
+  same<Awaited<typeof job.result>, JobResult>(true);
+  return job.cancel() ? pipeline.statistics().stages["NMT"]?.waitedMs : undefined;
 }

@@ -22,12 +22,15 @@ def test_a_run_inside_a_run_joins_its_lease(arbiterd: Start, shell: Shell):
     arbiter = arbiterd("gpus=sim:2x24GiB")
     run = shell(arbiter)
     gpus = [gpu["uuid"] for gpu in json.loads(run("snapshot", "--json").stdout)["gpus"]]
-    inner = "gpu-arbiter --version >/dev/null; echo $CUDA_VISIBLE_DEVICES $GPU_ARBITER_GPUS $GPU_ARBITER_LEASE_ID"
-    script = f"echo $GPU_ARBITER_LEASE_ID; gpu-arbiter run --json --memory 3GiB {{}} -- sh -c '{inner}'; echo code $?"
-    done = run("run", "--count", "2", "--memory", "4GiB", "--", "sh", "-c", script.format("--gpu gpu:1"))
+    inner = "echo $CUDA_VISIBLE_DEVICES $GPU_ARBITER_GPUS $GPU_ARBITER_LEASE_ID"
+    options = "--json --gpu gpu:1 --memory 3GiB --on-yield USR1"
+    script = f"echo $GPU_ARBITER_LEASE_ID; gpu-arbiter run {options} -- sh -c '{inner}'; echo code $?"
+    done = run("run", "--count", "2", "--memory", "4GiB", "--", "sh", "-c", script)
     outer, told, code = done.stdout.splitlines()
     assert (told, code) == (f"{gpus[1]} gpu:1 {outer}", "code 0")
-    assert json.loads(done.stderr.splitlines()[-1])["event"] == "joined"
+    said = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [each["event"] for each in said] == ["progress", "joined", "ignored"]
+    assert said[2]["message"] == "--on-yield says nothing here: the lease is the outer run's"
     events = [json.loads(line)["type"] for line in run("events", "--json").stdout.splitlines()]
     assert events.count("EVENT_TYPE_GRANTED") == 1
 

@@ -79,20 +79,48 @@ def test_the_command_finds_its_gpu_and_its_exit_code_is_passed_on(scripted: Scri
     (request,) = scripted.seen["Acquire"]
     assert request.task_type == "RUN"
     assert request.gpu.memory_bytes == 6 * 2**30
-    assert (request.max_wait, request.max_hold) == (seconds(60), seconds(7200))
+    assert (request.max_wait, request.max_hold, request.ttl) == (seconds(60), seconds(7200), seconds(60))
     (release,) = scripted.seen["Release"]
     assert release.report.result == lease_pb2.WORK_RESULT_FAILED
 
 
 def test_the_options_arrive(scripted: ScriptedArbiter, environment: Environment):
-    options = ["--task", "TTS", "--gpu", "0", "--gpu", "1", "--count", "2", "--priority", "9", "--shared"]
+    options = [
+        "--task",
+        "TTS",
+        "--gpu",
+        "0",
+        "--gpu",
+        "1",
+        "--count",
+        "2",
+        "--priority",
+        "9",
+        "--shared",
+        "--ttl",
+        "5m",
+    ]
     done = run(environment, *options, "true")
     assert done.returncode == 0
     (request,) = scripted.seen["Acquire"]
     assert request.task_type == "TTS"
     assert list(request.gpu.candidates) == ["0", "1"]
     assert (request.gpu.count, request.priority, request.gpu.sharing) == (2, 9, lease_pb2.SHARING_SHARED)
+    assert request.ttl == seconds(300)
     assert scripted.seen["Release"][0].report.result == lease_pb2.WORK_RESULT_OK
+
+
+def test_mig_instances_come_as_they_are(scripted: ScriptedArbiter, environment: Environment):
+    instances = "MIG-11111111-1111-1111-1111-111111111111,MIG-22222222-2222-2222-2222-222222222222"
+
+    def script(call: Call):
+        gpus = [lease_pb2.GpuGrant(key=f"gpu:0/mig:{n}", uuid=uuid) for n, uuid in enumerate(instances.split(","))]
+        yield call.granted(visible_devices=instances, gpus=gpus)
+        yield from call.hold()
+
+    scripted.scripts.append(script)
+    done = run(environment, "sh", "-c", "echo $CUDA_VISIBLE_DEVICES $GPU_ARBITER_GPUS ${CUDA_DEVICE_ORDER-unset}")
+    assert done.stdout == f"{instances} gpu:0/mig:0,gpu:0/mig:1 unset\n"
 
 
 @pytest.mark.parametrize("dashes", [(), ("--",)], ids=["", "--"])
@@ -293,7 +321,8 @@ def test_a_signal_while_waiting_takes_the_request_back(scripted: ScriptedArbiter
     process = start("--json", "--", "true")
     assert '"position": 1' in process.stderr.readline() + process.stderr.readline()
     process.send_signal(number)
-    assert process.wait(timeout=30) == 128 + number
+    # Of Ctrl-C it ends as one does, so that a script around it does too; a shell says 130.
+    assert process.wait(timeout=30) == (-number if number == signal.SIGINT else 128 + number)
     assert scripted.seen["Release"][0].request_id == scripted.seen["Acquire"][0].request_id
 
 
@@ -334,7 +363,7 @@ def test_on_a_terminal_the_command_is_in_the_foreground(scripted: ScriptedArbite
     assert screen.shows("cannot be stopped while it holds a GPU; it goes on")
     screen.type("\x03")
     assert screen.shows("KeyboardInterrupt")
-    assert screen.exit_code() == 130
+    assert screen.exit_code() == -signal.SIGINT
     until(lambda: scripted.seen["Release"])
     assert scripted.seen["Release"][0].report.result == lease_pb2.WORK_RESULT_CANCELLED
 
@@ -348,6 +377,16 @@ def test_who_stands_beside_it_in_a_pipeline_keeps_the_terminal(environment: Envi
     screen.type("hello\n")
     assert screen.shows("heard: hello")
     assert screen.exit_code() == 0
+
+
+@FORKS
+def test_ctrl_c_ends_the_script_around_it_too(scripted: ScriptedArbiter, environment: Environment):
+    job = f"{' '.join(RUN)} -- sh -c 'echo job $number; exec sleep 60'"
+    screen = Screen(environment, "bash", "-c", f"for number in 1 2; do export number; {job}; done")
+    assert screen.shows("job 1")
+    screen.type("\x03")
+    assert screen.exit_code() == -signal.SIGINT
+    assert len(scripted.seen["Acquire"]) == len(scripted.seen["Release"]) == 1
 
 
 @FORKS

@@ -8,15 +8,17 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fakes.polling import until
 from gpuarbiter._guard import family
 from gpuarbiter._guard.command import Guarded
 from gpuarbiter._guard.family import Ending, Family
-from gpuarbiter._guard.news import Exited, Stopped
+from gpuarbiter._guard.news import Exited, GuardLost, Stopped
 from gpuarbiter.cli.terminal import Terminal
 
 PATIENCE = 30.0
@@ -139,7 +141,7 @@ def test_orphans_are_adopted_where_the_system_can(monkeypatch: pytest.MonkeyPatc
     assert not family.adopt_orphans()
 
 
-# -- a guard whose time has come --
+# -- the guard itself, under other circumstances --
 
 HELPLESS = """
 import sys
@@ -150,24 +152,109 @@ seen = iter([immortal, immortal, immortal])
 family.Family.living = lambda _self: next(seen, [])
 guard.main(int(sys.argv[1]))
 """
+# As on macOS.
+POORER = """
+import os, pathlib, sys
+from gpuarbiter._guard import family, guard
+del os.waitid
+family.PROC = pathlib.Path("/nowhere")
+family.adopt_orphans = guard.adopt_orphans = lambda: False
+guard.main(int(sys.argv[1]))
+"""
 
 
-def test_what_cannot_be_killed_is_said_and_waited_for():
-    ours, theirs = socket.socketpair()
-    command = [sys.executable, "-c", HELPLESS, str(theirs.fileno())]
-    with ours, subprocess.Popen(command, pass_fds=[theirs.fileno()]) as process:
-        theirs.close()
-        ours.settimeout(PATIENCE)
-        start = {"order": "start", "argv": ["true"], "environment": dict(os.environ)}
-        for order in (start, {"order": "end", "grace": 0}):
-            ours.sendall(json.dumps(order).encode() + b"\n")
-        told: list[dict[str, object]] = []
-        with ours.makefile("rb") as answers:
-            while not told or told[-1].get("gone") is not True:
-                told.append(json.loads(answers.readline()))
-        assert [each["gone"] for each in told if each["event"] == "gone"] == [False, True]
-        ours.sendall(b'{"order": "bye"}\n')
-        assert process.wait(PATIENCE) == 0
+class Line:
+    """The wrapper's end of the line to a guard."""
+
+    def __init__(self, script: str) -> None:
+        self._socket, theirs = socket.socketpair()
+        self._socket.settimeout(PATIENCE)
+        with theirs:
+            command = [sys.executable, "-c", script, str(theirs.fileno())]
+            self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+        self._answers = self._socket.makefile("rb")
+
+    def order(self, order: str, **facts: object) -> None:
+        self._socket.sendall(json.dumps({"order": order, **facts}).encode() + b"\n")
+
+    def run(self, *command: str) -> None:
+        self.order("start", argv=list(command), environment=dict(os.environ))
+
+    def heard(self) -> dict[str, Any]:
+        told: dict[str, Any] = json.loads(self._answers.readline())
+        return told
+
+    def close(self) -> None:
+        self._answers.close()
+        self._socket.close()
+
+
+@pytest.fixture
+def line() -> Iterator[Callable[[str], Line]]:
+    made: list[Line] = []
+
+    def connect(script: str) -> Line:
+        made.append(Line(script))
+        return made[-1]
+
+    yield connect
+    for each in made:
+        each.close()
+        each.process.kill()
+        each.process.wait()
+
+
+def test_what_cannot_be_killed_is_said_and_waited_for(line: Callable[[str], Line]):
+    guard = line(HELPLESS)
+    guard.run("true")
+    guard.order("end", grace=0)
+    told = [guard.heard()]
+    while told[-1].get("gone") is not True:
+        told.append(guard.heard())
+    assert [each["gone"] for each in told if each["event"] == "gone"] == [False, True]
+    guard.order("bye")
+    assert guard.process.wait(PATIENCE) == 0
+
+
+@pytest.mark.parametrize(("script", "code"), [("sleep 60 & exit 3", 3), ("sleep 60 & kill -KILL $$", 137)])
+def test_where_the_system_offers_less_the_group_is_ended(line: Callable[[str], Line], script: str, code: int):
+    guard = line(POORER)
+    guard.run("sh", "-c", script)
+    started = guard.heard()
+    assert guard.heard() == {"event": "exited", "code": code}
+    guard.order("end", grace=60)
+    assert guard.heard() == {"event": "gone", "gone": True}
+    assert not [each for each in family.processes() or () if each.group == started["pid"] and not each.zombie]
+    guard.order("bye")
+    assert guard.process.wait(PATIENCE) == 0
+
+
+def test_a_guard_without_a_command_goes_with_its_wrapper(line: Callable[[str], Line]):
+    guard = line("import sys; from gpuarbiter._guard import guard; guard.main(int(sys.argv[1]))")
+    guard.close()
+    assert guard.process.wait(PATIENCE) == 0
+
+
+def test_orphans_that_end_leave_no_zombies(guarded: Started, tmp_path: Path):
+    script = '(sh -c "echo \\$\\$" >"$0/orphan" & ); while [ ! -e "$0/go" ]; do sleep 0.02; done'
+    start(guarded, "sh", "-c", script, str(tmp_path))
+    orphan = tmp_path / "orphan"
+    until(lambda: orphan.exists() and orphan.read_text().endswith("\n"))
+    pid = int(orphan.read_text())
+    until(lambda: not [each for each in family.processes() or () if each.pid == pid])
+    (tmp_path / "go").touch()
+    assert guarded[1].get(timeout=PATIENCE) == Exited(0)
+    assert guarded[0].end(60)
+
+
+def test_a_guard_that_is_gone_is_told_of(guarded: Started):
+    assert guarded[0].guard_pid is not None
+    os.kill(guarded[0].guard_pid, signal.SIGKILL)
+    assert guarded[1].get(timeout=PATIENCE) == GuardLost()
+    with pytest.raises(OSError, match="the guard process is gone"):
+        start(guarded, "true")
+    guarded[0].send(signal.SIGTERM)
+    assert guarded[0].end(1)
 
 
 # -- the terminal --

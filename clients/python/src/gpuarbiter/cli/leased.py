@@ -9,7 +9,6 @@ import signal
 import time
 import uuid
 from contextlib import nullcontext
-from datetime import timedelta
 
 from gpuarbiter import Arbiter, Lease, LeaseOptions, Queued, WorkReport, _holder
 from gpuarbiter._guard.command import Guarded, Unguarded
@@ -25,9 +24,6 @@ from gpuarbiter.cli.terminal import Terminal
 
 # How long what is to end has before it is killed.
 END_SECONDS = 10.0
-# The lease outlives its stream for so long: until the guard has ended the command of a killed wrapper, and while the
-# arbiter is started again.
-TTL = timedelta(seconds=60)
 
 
 class Run:
@@ -102,7 +98,7 @@ class Run:
             "priority": arguments.priority,
             "max_wait": arguments.wait,
             "max_hold": arguments.hold,
-            "ttl": TTL,
+            "ttl": arguments.ttl,
             "request_id": request_id,
             "on_queued": self._progress,
             "on_yield": lambda _lease, request: self._events.put(Asked(request)),

@@ -16,6 +16,8 @@ import argparse
 import os
 import queue
 import shutil
+import signal
+import sys
 from datetime import timedelta
 
 from gpuarbiter._guard.command import supervised
@@ -26,6 +28,9 @@ from gpuarbiter.cli.output import Messages
 FAILURE = exit_codes.RUN_FAILURE
 
 
+# The lease outlives its stream for so long: until the guard has ended the command of a killed wrapper, and while the
+# arbiter is started again.
+TTL = timedelta(minutes=1)
 EXIT_CODES = {
     "the command's": "it ran; 128 + N when signal N ended it",
     "2": "wrong usage",
@@ -91,6 +96,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DURATION",
         help="how long it is meant to run, such as 2h (default: the policy's; RUN holds without limit)",
     )
+    when.add_argument(
+        "--ttl",
+        type=kinds.duration,
+        default=TTL,
+        metavar="DURATION",
+        help="the lease is lost when the arbiter is out of reach for so long (default: 1m)",
+    )
     command = parser.add_argument_group("the command")
     command.add_argument(
         "--until-ready",
@@ -126,6 +138,21 @@ def run(arguments: argparse.Namespace, messages: Messages) -> int:
         code, why = unusable
         messages.error(f"{command[0]}: {why}")
         return code
+    code = _code(arguments, messages)
+    if code == exit_codes.INTERRUPTED and os.name == "posix":
+        _interrupt()
+    return code
+
+
+def _interrupt() -> None:
+    """Ends as the command did: a script goes on after a 130, and ends after somebody who ended by Ctrl-C."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def _code(arguments: argparse.Namespace, messages: Messages) -> int:
     events: queue.SimpleQueue[object] = queue.SimpleQueue()
     with supervised(events) as guarded:
         # Imported before signals are ours: an interrupted import would leave half a module.

@@ -1,6 +1,7 @@
 """`make bench`: runs every measurement, prints one table, and writes it to bench/results.md.
 
---quick only shows that everything runs; its figures mean nothing and are not written.
+--quick only shows that everything runs; its figures mean nothing and are not written. With --only it runs that
+module, and writes nothing either.
 """
 
 import argparse
@@ -8,11 +9,17 @@ import datetime as dt
 import os
 import platform
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import decisions, durability, package, pairs, pipeline, telemetry
+from bench import decisions, durability, flights, handoffs, locks, package, pairs, pipeline, telemetry
 
+# In the order of the table.
+_MODULES = {
+    module.__name__.removeprefix("bench."): module
+    for module in (pairs, flights, locks, handoffs, decisions, durability, pipeline, package, telemetry)
+}
 _RESULTS = Path(__file__).with_name("results.md")
 _HEADINGS = ("measure", "floor", "arbiter", "ratio (median of rounds)")
 
@@ -38,12 +45,16 @@ def main() -> int:
     """Measures, prints and writes."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    quick = parser.parse_args().quick
-    modules = (pairs, durability, decisions, pipeline, package, telemetry)
-    rows = [row for module in modules for row in module.rows(quick=quick)]
+    parser.add_argument("--only", action="append", choices=_MODULES, help="may be said several times")
+    options = parser.parse_args()
+    rows = []
+    for name in options.only or _MODULES:
+        began = time.monotonic()
+        rows += _MODULES[name].rows(quick=options.quick)
+        print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
     table = _table(rows)
     print(table)
-    if not quick:
+    if not options.quick and not options.only:
         head = (
             "# Measurements\n\n"
             f"{dt.datetime.now(dt.UTC):%Y-%m-%d}, {_machine()}, CPython {platform.python_version()}, "

@@ -1,9 +1,11 @@
 """The floor: a bare grpc.aio + uvloop server that answers the shapes of the contract and does nothing.
 
-Run as `python -m bench.floor SOCKET`; prints "ready" once it serves.
+Run as `python -m bench.floor ADDRESS [mutex]`; prints "ready" once it serves. As a mutex it grants to one after
+another, in the order in which they came, and still does nothing else.
 """
 
 import asyncio
+import collections
 import sys
 
 import grpc
@@ -11,8 +13,11 @@ import uvloop
 
 from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
 from gpuarbiter.v1 import gpu_arbiter_pb2_grpc as bindings
-from gpuarbiter.v1 import lease_pb2
+from gpuarbiter.v1 import lease_pb2, snapshot_pb2
 
+QUEUED = pb.AcquireResponse(
+    queued=pb.Queued(position=1, queue_length=1, reason=lease_pb2.WAIT_REASON_GPU_BUSY, detail="gpu:0 is held by bench")
+)
 GRANTED = pb.AcquireResponse(
     granted=pb.Granted(
         lease=lease_pb2.Lease(
@@ -29,6 +34,7 @@ GRANTED = pb.AcquireResponse(
     )
 )
 ENDED = pb.AcquireResponse(ended=pb.Ended(reason=lease_pb2.END_REASON_RELEASED))
+FENCE = pb.CheckFenceResponse(current=True, newest_token=1882514674155520)
 RELEASED = pb.ReleaseResponse(reason=lease_pb2.END_REASON_RELEASED)
 
 
@@ -65,12 +71,46 @@ class Floor(bindings.GpuArbiterServicer):
             else:
                 await context.write(pb.SessionResponse(call_id=message.call_id, opened=pb.SessionOpened()))
 
+    async def CheckFence(self, _request, _context):  # noqa: N802, ANN001 -- the generated base's name
+        """A small unary call."""
+        return FENCE
+
+
+class Mutex(Floor):
+    """One at a time; the others wait on their streams, whose headers are out already."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiting: collections.deque[asyncio.Future[None]] = collections.deque()
+        self._taken = False
+
+    async def Acquire(self, request, context):  # noqa: N802, ANN001 -- the generated base's name
+        """Queued where another has it, then as the floor."""
+        if self._taken:
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            await context.write(QUEUED)
+            await turn
+        self._taken = True
+        await super().Acquire(request, context)
+
+    async def Release(self, request, context):  # noqa: N802, ANN001 -- the generated base's name
+        """Hands it on."""
+        self._taken = bool(self._waiting)
+        if self._waiting:
+            self._waiting.popleft().set_result(None)
+        return await super().Release(request, context)
+
+    async def Snapshot(self, _request, context):  # noqa: N802, ANN001 -- the generated base's name
+        """How many wait."""
+        await context.write(pb.SnapshotResponse(snapshot=snapshot_pb2.ArbiterSnapshot(queue_length=len(self._waiting))))
+
 
 async def main() -> None:
     """Serves until it is killed."""
     server = grpc.aio.server()
-    bindings.add_GpuArbiterServicer_to_server(Floor(), server)
-    server.add_insecure_port(f"unix:{sys.argv[1]}")
+    bindings.add_GpuArbiterServicer_to_server(Mutex() if "mutex" in sys.argv else Floor(), server)
+    server.add_insecure_port(sys.argv[1])
     await server.start()
     print("ready", flush=True)
     await server.wait_for_termination()

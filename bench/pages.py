@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from bench.figures import verdict
 from bench.world import World
 from gpuarbiter_server.core.model import EventType
 from gpuarbiter_server.runtime.clock import monotonic
@@ -135,11 +136,6 @@ def counting(*, quick: bool) -> tuple[str, ...]:
         f"a grant (a counter and a histogram) {observing:,.0f}",
         verdict("100,000 or more", passed=observing >= 100_000),
     )
-
-
-def verdict(target: str, *, passed: bool) -> str:
-    """What stands in a row that has a target."""
-    return f"target {target}: {'PASS' if passed else 'FAIL'}"
 
 
 def _seconds(work: Callable[[], object]) -> float:

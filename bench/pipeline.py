@@ -22,6 +22,8 @@ import statistics
 import time
 from collections.abc import Sequence
 
+from bench import loop
+from bench.figures import verdict
 from bench.servers import Server, arbiter
 from gpuarbiter import AsyncArbiter, AsyncLease
 from gpuarbiter.pipeline import Pipeline, Stage, StageRun
@@ -101,8 +103,8 @@ def rows(*, quick: bool) -> list[tuple[str, ...]]:
     times = drawn(sessions, utterances, speed)
     bound = ideal(times)
     with arbiter(f"gpus=sim:{GPUS}x24GiB") as server:
-        took = [asyncio.run(overlapped(server, times)) for _ in range(rounds)]
-        apart = asyncio.run(one_after_another(server, times))
+        took = [loop.run(overlapped(server, times)) for _ in range(rounds)]
+        apart = loop.run(one_after_another(server, times))
     ratios = [each / bound for each in took]
     figure = statistics.median(ratios)
     spread = f"{figure:.3f} × the ideal ({min(ratios):.3f} to {max(ratios):.3f})"
@@ -112,6 +114,6 @@ def rows(*, quick: bool) -> list[tuple[str, ...]]:
             f"Speech pipeline: {utterances} utterances of {sessions} sessions, four stages, {GPUS} GPUs",
             f"ideal {bound:.2f} s; one after another {apart:.2f} s",
             f"{statistics.median(took):.2f} s",
-            f"{spread}; {faster}; target {TARGET} ×: {'PASS' if figure <= TARGET else 'FAIL'}",
+            f"{spread}; {faster}; " + verdict(f"{TARGET} ×", passed=figure <= TARGET),
         )
     ]

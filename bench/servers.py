@@ -3,12 +3,15 @@
 import contextlib
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from bench.receiver import receiver, sampled
 
 
 @dataclass(frozen=True)
@@ -36,26 +39,39 @@ class Server:
 
 
 @contextlib.contextmanager
-def floor() -> Iterator[Server]:
-    """The bare server."""
+def floor(*modes: str, loopback: bool = False) -> Iterator[Server]:
+    """The bare server, on a Unix socket or a port of loopback."""
     with tempfile.TemporaryDirectory() as folder:
-        socket = f"{folder}/floor.sock"
-        with running([sys.executable, "-m", "bench.floor", socket]) as (process, _):
-            yield Server("floor", process.pid, f"unix:{socket}")
+        target = f"127.0.0.1:{free_port()}" if loopback else f"unix:{folder}/floor.sock"
+        with running([sys.executable, "-m", "bench.floor", target, *modes]) as (process, _):
+            yield Server("floor", process.pid, target)
+
+
+def free_port() -> int:
+    """A port of loopback that nobody has at the moment."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager
-def arbiter(*settings: str, environment: Mapping[str, str] | None = None, log: Path | None = None) -> Iterator[Server]:
+def arbiter(
+    *settings: str,
+    environment: Mapping[str, str] | None = None,
+    log: Path | None = None,
+    loopback: bool = False,
+) -> Iterator[Server]:
     """The arbiter with one configured exclusive GPU and a durable journal, unless the settings say otherwise.
 
-    log: a file for what it logs; None: where ours goes.
+    log: a file for what it logs; None: where ours goes. loopback: it listens on a port, and not on a Unix socket.
     """
     with tempfile.TemporaryDirectory() as folder:
-        socket = f"{folder}/arbiter.sock"
+        path = f"{folder}/arbiter.sock"
+        port = f"127.0.0.1:{free_port()}"
+        grpc, target = (f"'{port}'", port) if loopback else ("off", f"unix:{path}")
         said = [
             "gpus=[{key: 'gpu:0', memory: 24GiB}]",
-            "listen={grpc: off, http: '127.0.0.1:0'}",
-            f"listen.socket={socket}",
+            f"listen={{grpc: {grpc}, http: '127.0.0.1:0'}}",
+            f"listen.socket={'off' if loopback else path}",
             f"journal.path={folder}/state",
             "log_level=warning",
             *settings,
@@ -64,7 +80,17 @@ def arbiter(*settings: str, environment: Mapping[str, str] | None = None, log: P
         command = [sys.executable, "-m", "gpuarbiter_server.cli", "serve", *flags]
         with running(command, {"XDG_RUNTIME_DIR": folder, **(environment or {})}, log) as (process, said_ready):
             http = re.search(r"http (\S+?:\d+)", said_ready)
-            yield Server("arbiter", process.pid, f"unix:{socket}", http[1] if http else "")
+            yield Server("arbiter", process.pid, target, http[1] if http else "")
+
+
+@contextlib.contextmanager
+def as_promised(*settings: str, loopback: bool = False) -> Iterator[Server]:
+    """The arbiter as the targets have it: a durable journal, metrics, and one trace of a hundred sent to a receiver."""
+    with (
+        receiver() as received,
+        arbiter(*settings, environment=sampled(received.endpoint, 0.01), loopback=loopback) as server,
+    ):
+        yield server
 
 
 @contextlib.contextmanager

@@ -1,27 +1,27 @@
 """Clients over one session each: how long a grant takes, and how long the GPU is idle between two holders."""
 
-import asyncio
 import itertools
 import time
 
 import grpc
 
+from bench import handing
 from bench.servers import Server
 from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
 from gpuarbiter.v1 import gpu_arbiter_pb2_grpc as bindings
 from gpuarbiter.v1 import lease_pb2
 
-_CLIENTS = 16
-_HOLD_SECONDS = 0.003
+_FIRST_GPU = lease_pb2.GpuRequest(candidates=["gpu:0"])
 _lives = itertools.count(1)
 
 
 class Client:
     """A session whose leases come one after another."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, gpu: lease_pb2.GpuRequest = _FIRST_GPU) -> None:
         self._stream = bindings.GpuArbiterStub(channel).Session()
         self._holder = lease_pb2.Holder(client_id=f"bench-{next(_lives)}")
+        self._gpu = gpu
         self._calls = itertools.count(1)
         self._request_id = ""
 
@@ -32,26 +32,22 @@ class Client:
         return self
 
     async def acquire(self) -> None:
-        """Returns once it is granted."""
+        """Returns once it is granted; skips what is still to be read of the lease before."""
         call = next(self._calls)
         self._request_id = f"r{call}"
-        request = pb.AcquireRequest(
-            request_id=self._request_id,
-            task_type="BENCH",
-            holder=self._holder,
-            gpu=lease_pb2.GpuRequest(candidates=["gpu:0"]),
-        )
+        request = pb.AcquireRequest(request_id=self._request_id, task_type="BENCH", holder=self._holder, gpu=self._gpu)
         await self._stream.write(pb.SessionRequest(call_id=call, acquire=request))
         while (kind := (await self._stream.read()).acquire.WhichOneof("event")) != "granted":
-            assert kind == "queued", kind
+            assert kind in {"queued", "ended", None}, kind
 
     async def send_release(self) -> None:
         """Gives it back; does not wait for the answers."""
         release = pb.ReleaseRequest(request_id=self._request_id)
         await self._stream.write(pb.SessionRequest(call_id=next(self._calls), release=release))
 
-    async def released(self) -> None:
-        """Returns when the release and the lease's end are answered."""
+    async def release(self) -> None:
+        """Gives it back; returns when the release and the lease's end are answered."""
+        await self.send_release()
         answers = {(await self._stream.read()).WhichOneof("answer") for _ in range(2)}
         assert answers == {"acquire", "release"}, answers
 
@@ -66,35 +62,11 @@ async def grants(server: Server, count: int) -> list[float]:
             await client.acquire()
             if number >= 20:
                 times.append(time.perf_counter() - began)
-            await client.send_release()
-            await client.released()
+            await client.release()
         return times
 
 
 async def hand_offs(server: Server, seconds: float) -> list[float]:
     """Seconds from a release that is sent to the next grant, with 16 clients that hold one GPU for 3 ms each."""
-    gaps: list[float] = []
-    released_at: list[float] = []
-    begin = time.perf_counter() + 0.2
-
-    async def work(client: Client) -> None:
-        while time.perf_counter() < begin + seconds:
-            await client.acquire()
-            now = time.perf_counter()
-            if released_at:
-                at = released_at.pop()
-                if at > begin:
-                    gaps.append(now - at)
-            await asyncio.sleep(_HOLD_SECONDS)
-            released_at.append(time.perf_counter())
-            await client.send_release()
-            await client.released()
-
     async with grpc.aio.insecure_channel(server.target) as channel:
-        await asyncio.gather(*[work(await Client(channel).open()) for _ in range(_CLIENTS)])
-    return gaps
-
-
-def quantile(values: list[float], share: float) -> float:
-    """The smallest value that this share of the values do not exceed."""
-    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+        return await handing.gaps([await Client(channel).open() for _ in range(handing.CLIENTS)], seconds)

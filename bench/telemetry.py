@@ -3,7 +3,6 @@
 The arbiters keep their journals in memory, so that the disk does not stand between the figures.
 """
 
-import asyncio
 import contextlib
 import http.client
 import itertools
@@ -18,8 +17,8 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from bench import pages, sessions
-from bench.pages import verdict
+from bench import loop, pages, sessions
+from bench.figures import quantile, spread, verdict
 from bench.pairs import measure
 from bench.receiver import nobody, receiver, sampled
 from bench.scraper import each_second, scrape
@@ -64,7 +63,7 @@ def _per_lease(*, quick: bool) -> tuple[str, ...]:
         before = [server.cpu_seconds() for server in servers]
         for turn in range(rounds):
             for server in servers:
-                asyncio.run(measure(server, "Session", turn * (count + 20), count))
+                loop.run(measure(server, "Session", turn * (count + 20), count))
             if turn == rounds - 1 and not quick:
                 time.sleep(_LAST_EXPORT_SECONDS)
             # What is exported or written while another server has its turn counts as well.
@@ -77,7 +76,7 @@ def _per_lease(*, quick: bool) -> tuple[str, ...]:
         "Telemetry of a lease: CPU of acquire + release over a Session, INFO logs and metrics on, beside all off",
         f"off: CPU {off:.0f} µs",
         f"1 % of traces: CPU {few:.0f} µs; all: CPU {full:.0f} µs",
-        f"1 %: {_spread(more[0])} µs more; all: {_spread(more[1])} µs more; "
+        f"1 %: {spread(more[0])} µs more; all: {spread(more[1])} µs more; "
         + verdict("below 100 µs at 1 %", passed=statistics.median(more[0]) < 100),
     )
 
@@ -100,7 +99,7 @@ def _observers(*, quick: bool) -> tuple[str, ...]:
             found[share] = {kind: [turn[kind] * 1e6 for turn in turns] for kind in turns[0]}
     few, full = found[0.01], found[1.0]
     alone = ", ".join(f"{kind} {statistics.median(few[kind]):.0f}" for kind in ("counters", "log", "traces"))
-    hot, cold = (f"1 %: {_spread(few[kind])} µs, all: {_spread(full[kind])} µs" for kind in ("all", "paced"))
+    hot, cold = (f"1 %: {spread(few[kind])} µs, all: {spread(full[kind])} µs" for kind in ("all", "paced"))
     return (
         "Telemetry of a lease in process: CPU of the observers and the threads behind them",
         f"each alone, 1 % of traces: {alone} µs",
@@ -112,7 +111,7 @@ def _observers(*, quick: bool) -> tuple[str, ...]:
 def _over_http(*, quick: bool) -> tuple[str, ...]:
     """The same page from an arbiter, one request after another on one connection."""
     with arbiter("journal.durability=memory", *_known(1, 3)) as server:
-        asyncio.run(measure(server, "Session", 0, 20))
+        loop.run(measure(server, "Session", 0, 20))
         connection = http.client.HTTPConnection(server.http)
         page = scrape(connection)
         before, began, count = server.cpu_seconds(), time.perf_counter(), 0
@@ -135,20 +134,19 @@ def _scraped(what: str, settings: tuple[str, ...], *, quick: bool) -> tuple[str,
     with arbiter("journal.durability=memory", "queue_limit=100", *settings) as server:
         turns = []
         for _ in range(rounds):
-            without = asyncio.run(sessions.hand_offs(server, seconds))
+            without = loop.run(sessions.hand_offs(server, seconds))
             with each_second(server):
-                turns.append((without, asyncio.run(sessions.hand_offs(server, seconds))))
-    ratios = [sessions.quantile(scraped, 0.99) / sessions.quantile(without, 0.99) for without, scraped in turns]
+                turns.append((without, loop.run(sessions.hand_offs(server, seconds))))
+    ratios = [quantile(scraped, 0.99) / quantile(without, 0.99) for without, scraped in turns]
     both = [list(itertools.chain.from_iterable(turn[side] for turn in turns)) for side in (0, 1)]
     without, scraped = (
-        f"p50 {sessions.quantile(gaps, 0.5) * 1e3:.2f} ms, p99 {sessions.quantile(gaps, 0.99) * 1e3:.2f} ms"
-        for gaps in both
+        f"p50 {quantile(gaps, 0.5) * 1e3:.2f} ms, p99 {quantile(gaps, 0.99) * 1e3:.2f} ms" for gaps in both
     )
     return (
         f"Hand-off among 16 clients, a scrape each second, {what}",
         f"without: {without}",
         f"with: {scraped}",
-        f"p99 {_spread(ratios, 2)} ×; " + verdict("at most 1.10 ×", passed=statistics.median(ratios) <= 1.1),
+        f"p99 {spread(ratios, 2)} ×; " + verdict("at most 1.10 ×", passed=statistics.median(ratios) <= 1.1),
     )
 
 
@@ -159,20 +157,19 @@ def _receivers(*, quick: bool) -> tuple[str, ...]:
         environments = {"off": {}, "alive": sampled(received.endpoint, 1.0), "dead": sampled(dead, 1.0)}
         servers = {name: stack.enter_context(_logging(each)) for name, each in environments.items()}
         turns = [
-            {name: asyncio.run(sessions.grants(server, count)) for name, server in servers.items()}
-            for _ in range(rounds)
+            {name: loop.run(sessions.grants(server, count)) for name, server in servers.items()} for _ in range(rounds)
         ]
         lost = {name: _spans_dropped(servers[name]) for name in ("alive", "dead")}
     ratios = [statistics.median(turn["dead"]) / statistics.median(turn["alive"]) for turn in turns]
     figures = {}
     for name in servers:
         every = [seconds for turn in turns for seconds in turn[name]]
-        figures[name] = f"{statistics.median(every) * 1e6:.0f} µs (p99 {sessions.quantile(every, 0.99) * 1e6:.0f})"
+        figures[name] = f"{statistics.median(every) * 1e6:.0f} µs (p99 {quantile(every, 0.99) * 1e6:.0f})"
     return (
         "A grant, every trace sampled, with no receiver there",
         f"no traces: {figures['off']}; receiver there: {figures['alive']}, {lost['alive']:,} spans lost",
         f"no receiver: {figures['dead']}, {lost['dead']:,} spans lost and counted",
-        f"{_spread(ratios, 2)} × that with a receiver; "
+        f"{spread(ratios, 2)} × that with a receiver; "
         + verdict("at most 1.10 ×, losses counted", passed=statistics.median(ratios) <= 1.1 and lost["dead"] > 0),
     )
 
@@ -189,8 +186,3 @@ def _spans_dropped(server: Server) -> int:
     found = re.search(r"^gpu_arbiter_spans_dropped_total (\d+)$", page, re.MULTILINE)
     assert found, "the page does not say how many spans were lost"
     return int(found[1])
-
-
-def _spread(values: list[float], digits: int = 0) -> str:
-    """The median, and from where to where they go."""
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"

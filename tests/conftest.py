@@ -18,9 +18,10 @@ MISSING = "missing tool"
 
 
 def find(name: str) -> str | None:
-    """Where a tool is: in PATH, or where `go install` puts it."""
+    """Where a tool is: in PATH, where .ci/run puts it, or where `go install` does."""
     gopath = Path(os.environ.get("GOPATH") or Path.home() / "go")
-    return shutil.which(name) or shutil.which(name, path=gopath / "bin")
+    own = Path(__file__).resolve().parents[1] / ".build" / "bin"
+    return shutil.which(name) or shutil.which(name, path=own) or shutil.which(name, path=gopath / "bin")
 
 
 def lacks(item: pytest.Item, name: str, reason: str) -> NoReturn:
@@ -34,7 +35,7 @@ def lacks(item: pytest.Item, name: str, reason: str) -> NoReturn:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for name in [mark.args[0] for mark in item.iter_markers("tool")]:
         if find(name) is None:
-            lacks(item, name, f"the tool {name} is neither in PATH nor in ~/go/bin")
+            lacks(item, name, f"the tool {name} is neither in PATH nor in .build/bin nor in ~/go/bin")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

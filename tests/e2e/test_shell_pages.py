@@ -59,6 +59,8 @@ class Desk:
         for name in ("vllm", "llama-server"):
             self._add(name, f'exec python {server} "$@"')
         self._add("torchrun", 'shift 2; exec python "$@"')
+        # docker run --rm --gpus '"device=UUID,UUID"' IMAGE COMMAND…
+        self._add("docker", 'devices=${4#*=}; export CUDA_VISIBLE_DEVICES="${devices%?}"; shift 5; exec "$@"')
         for name in ("train", "prepare", "evaluate"):
             (tmp_path / f"{name}.py").write_text(JOB)
         env = environment(folder, GPU_ARBITER_ADDRESS=arbiter.grpc, PORT=str(free_port()), MODEL_LOAD_SECONDS="0.3")
@@ -129,9 +131,8 @@ def test_scripts_around_servers(arbiterd: Start, desk: Callable[[Arbiterd], Desk
 
 def test_batch_jobs(arbiterd: Start, desk: Callable[[Arbiterd], Desk]):
     at = desk(arbiterd("gpus=sim:2x24GiB"))
-    nightly, codes, steps, together, each, queue, preemptible = BATCH
     ran = []
-    for block in (nightly, codes, steps, together, each, queue, preemptible):
+    for block in BATCH:
         code, said = at.run(block)
         assert code == 0, said
         ran.append(at.calls())
@@ -145,8 +146,9 @@ def test_batch_jobs(arbiterd: Start, desk: Callable[[Arbiterd], Desk]):
         ["evaluate 1", "evaluate 1"],
         [f"train --seed {seed} 1" for seed in (1, 2, 3, 4)],
         ["train --resume checkpoint.pt 1"] * 2,
+        ["train 2"],
     ]
-    assert [len(held) for held in leases] == [1, 1, 1, 1, 1, 4, 2]
+    assert [len(held) for held in leases] == [1, 1, 1, 1, 1, 4, 2, 1]
     assert sorted(path.name for path in at.folder.glob("job-*.log")) == [f"job-{n}.log" for n in (1, 2, 3, 4)]
 
 

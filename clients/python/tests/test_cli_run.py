@@ -270,6 +270,28 @@ def test_what_the_command_leaves_running_is_ended_first(scripted: ScriptedArbite
     assert not [pid for pid in pids if lives(pid)]
 
 
+def test_what_cannot_be_killed_keeps_the_gpu(scripted: ScriptedArbiter, environment: Environment, tmp_path: Path):
+    go = tmp_path / "go"
+    guard = f"""
+import pathlib, sys
+from gpuarbiter._guard import family, guard
+immortal = [family.Process(2**22 + 1, 1, 2**22 + 1, 1, zombie=False)]
+family.KILLED_SECONDS = 0.0
+family.Family.living = lambda _self: [] if pathlib.Path({str(go)!r}).exists() else immortal
+guard.main(int(sys.argv[2]))
+"""
+    setting = f"from gpuarbiter._guard import command; command._BOOTSTRAP = {guard!r};"
+    program = [*IMPATIENT[:2], setting + IMPATIENT[2], "run", "--", "true"]
+    with subprocess.Popen(program, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        left = "some processes of the command cannot be ended; the GPU is theirs until they are gone"
+        assert process.stderr.readline() == f"gpu-arbiter: {left}\n"
+        assert not scripted.seen["Release"]
+        go.touch()
+        assert process.wait(timeout=30) == 0
+    assert len(scripted.seen["Release"]) == 1
+
+
 def test_a_lost_lease_ends_the_command(scripted: ScriptedArbiter, start: Start):
     def script(call: Call):
         yield call.granted()

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from fakes.polling import until
-from gpuarbiter._guard import family
+from gpuarbiter._guard import command, family
 from gpuarbiter._guard.command import Guarded
 from gpuarbiter._guard.family import Ending, Family
 from gpuarbiter._guard.news import Exited, GuardLost, Stopped
@@ -139,6 +139,7 @@ def test_orphans_are_adopted_where_the_system_can(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(family.ctypes, "CDLL", missing)
     assert not family.adopt_orphans()
+    assert not family.call_process("somebody")
 
 
 # -- the guard itself, under other circumstances --
@@ -170,8 +171,8 @@ class Line:
         self._socket, theirs = socket.socketpair()
         self._socket.settimeout(PATIENCE)
         with theirs:
-            command = [sys.executable, "-c", script, str(theirs.fileno())]
-            self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+            program = [sys.executable, "-c", script, str(theirs.fileno())]
+            self.process = subprocess.Popen(program, pass_fds=[theirs.fileno()])
         self._answers = self._socket.makefile("rb")
 
     def order(self, order: str, **facts: object) -> None:
@@ -245,6 +246,29 @@ def test_orphans_that_end_leave_no_zombies(guarded: Started, tmp_path: Path):
     (tmp_path / "go").touch()
     assert guarded[1].get(timeout=PATIENCE) == Exited(0)
     assert guarded[0].end(60)
+
+
+def test_what_cannot_be_ended_is_outlasted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    go = tmp_path / "go"
+    helpless = f"""
+import pathlib, sys
+from gpuarbiter._guard import family, guard
+immortal = [family.Process(2**22 + 1, 1, 2**22 + 1, 1, zombie=False)]
+family.KILLED_SECONDS = 0.0
+family.Family.living = lambda _self: [] if pathlib.Path({str(go)!r}).exists() else immortal
+guard.main(int(sys.argv[2]))
+"""
+    monkeypatch.setattr(command, "_BOOTSTRAP", helpless)
+    events: queue.SimpleQueue[object] = queue.SimpleQueue()
+    with Guarded(events) as guarded:
+        guarded.start(["true"], dict(os.environ))
+        assert not guarded.end(0)
+        waiting = threading.Thread(target=guarded.outlast)
+        waiting.start()
+        assert waiting.is_alive()
+        go.touch()
+        waiting.join(PATIENCE)
+        assert not waiting.is_alive()
 
 
 def test_a_guard_that_is_gone_is_told_of(guarded: Started):

@@ -157,6 +157,10 @@ class Guarded:
             return bool(answer["gone"])
         return self._end_orphans(self._family, grace_seconds)
 
+    def outlast(self) -> None:
+        """Waits until all that could not be ended is gone, or the guard is."""
+        self._answers.get()
+
     def _end_orphans(self, family: Family, grace_seconds: float) -> bool:
         ending = Ending(family, grace_seconds)
         while not ending.go_on():
@@ -209,6 +213,11 @@ class Unguarded:  # pragma: no cover -- Windows
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._child.wait(grace_seconds)
         return self._child.poll() is not None
+
+    def outlast(self) -> None:
+        """As a guard does it."""
+        if self._child is not None:
+            self._child.wait()
 
 
 def supervised(events: "queue.SimpleQueue[object]") -> Guarded | Unguarded:

@@ -21,6 +21,7 @@ KILLED_SECONDS = 2.0
 _FIRST_PAUSE_SECONDS = 0.005
 _LONGEST_PAUSE_SECONDS = 0.1
 # linux/prctl.h
+_PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 # The fields of /proc/PID/stat after the name, which may itself hold spaces.
 _STATE, _PARENT, _GROUP, _START = 0, 1, 2, 19
@@ -38,8 +39,20 @@ class Process(NamedTuple):
 
 def adopt_orphans(*, on: bool = True) -> bool:
     """Descendants that lose their parent become children of this process; whether that can be had (Linux)."""
+    return _prctl(_PR_SET_CHILD_SUBREAPER, int(on))
+
+
+def call_process(name: str) -> bool:
+    """What `ps` calls this process, of at most 15 bytes; whether that can be had (Linux)."""
+    return _prctl(_PR_SET_NAME, name.encode())
+
+
+def _prctl(what: int, value: int | bytes) -> bool:
+    # Its variable arguments are unsigned longs; a plain int would be passed as half of one.
+    whole = ctypes.c_ulong(value) if isinstance(value, int) else value
+    nothing = ctypes.c_ulong(0)
     try:
-        done: int = ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(on), 0, 0, 0)
+        done: int = ctypes.CDLL(None).prctl(what, whole, nothing, nothing, nothing)
     except (OSError, AttributeError, TypeError):  # not Linux
         return False
     return done == 0

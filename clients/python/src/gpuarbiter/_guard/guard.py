@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from gpuarbiter._attestation import read_attestation
-from gpuarbiter._guard.family import Ending, Family, adopt_orphans, processes
+from gpuarbiter._guard.family import Ending, Family, adopt_orphans, call_process, processes
 
 # What a terminal or a service manager sends to everybody: the command gets it itself.
 _DEAF_TO = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGALRM")
@@ -199,4 +199,5 @@ def main(descriptor: int) -> None:
     signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
     signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
     adopt_orphans()
+    call_process("gpu-arb-guard")
     Guard(line).serve(woken)

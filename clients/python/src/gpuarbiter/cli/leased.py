@@ -140,7 +140,9 @@ class Run:
                 if waiting is not None:
                     waiting.stop()
                 if not self._guarded.end(END_SECONDS):
-                    self._messages.note("left", "some processes of the command could not be ended")
+                    why = "some processes of the command cannot be ended; the GPU is theirs until they are gone"
+                    self._messages.note("left", why)
+                    self._guarded.outlast()
         # Ctrl-C on a lent terminal reaches the command without passing here.
         ended = {exit_codes.SIGNALLED + number for number in (signal.SIGINT, signal.SIGTERM)}
         if supervisor.failure is not None or supervisor.signalled or code in ended:

@@ -16,6 +16,8 @@ export default defineConfig({
     globalSetup: "spec/support/built.ts",
     testTimeout: 30_000,
     hookTimeout: 60_000,
+    // On a machine that is busy with other things.
+    expect: { poll: { timeout: 15_000 } },
     // They wait more than they compute.
     maxWorkers: 3,
   },

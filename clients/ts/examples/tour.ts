@@ -170,6 +170,19 @@ export async function look(client: GpuArbiterClient, signal: AbortSignal): Promi
   }
 }
 
+/** What operators may do. */
+export async function operate(client: GpuArbiterClient, lease: Lease, signal: AbortSignal): Promise<number> {
+  const { leaseId } = lease;
+  await client.admin.revoke(leaseId, { grace: "30s", reason: "maintenance" });
+  const left = await client.admin.drain({ gpus: ["gpu:0"], reason: "a new driver" }); // or { all: true }
+  await client.admin.resume({ all: true });
+  await client.admin.updateConfig("queue_limit: 16", { dryRun: true });
+  for await (const event of client.admin.events({ follow: true, signal })) {
+    say(`${event.taskType} ${event.detail}`);
+  }
+  return left;
+}
+
 /** The client of the process. */
 export async function shared(): Promise<void> {
   await withGpuLease("ASR", (lease) => step([], lease.visibleDevices));

@@ -100,6 +100,18 @@ test("while it is released, the release goes on", async () => {
   expect(lease.lost).toBe(false);
 });
 
+test("one signal may stand for many requests, without a warning of Node's", async () => {
+  const warnings: Error[] = [];
+  const warned = (warning: Error) => void warnings.push(warning);
+  process.on("warning", warned);
+  const { signal } = new AbortController();
+  const work = () => client.withGpuLease("TRAIN", () => 1, { shared: true, memory: "1MiB", signal });
+  await Promise.all(Array.from({ length: 20 }, work));
+  await new Promise(setImmediate);
+  process.off("warning", warned);
+  expect(warnings).toEqual([]);
+});
+
 test("by closing the client, whatever it was doing", async () => {
   await using behind = new GpuArbiterClient({ address: arbiter.address, clientId: "other" });
   const held = await behind.lease("TRAIN");
@@ -109,8 +121,16 @@ test("by closing the client, whatever it was doing", async () => {
   });
   const asking = expect(behind.lease("TRAIN", { onQueued: () => queued() })).rejects.toThrow("this client is closed");
   await waits;
+  const looking = async () => {
+    for await (const state of behind.watch()) {
+      expect(state.leases).toHaveLength(1);
+    }
+  };
+  const watching = expect(looking()).rejects.toThrow("this client is closed");
   await behind.close();
   await asking;
+  await watching;
+  await expect(behind.snapshot()).rejects.toThrow("this client is closed");
   expect(await leftAt(arbiter.address)).toEqual({ leases: 0, waiting: 0 });
   expect(held).toMatchObject({ lost: false, released: { reason: "RELEASED" } });
   await expect(behind.lease("TRAIN")).rejects.toThrow("this client is closed");

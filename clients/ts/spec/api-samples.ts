@@ -156,6 +156,16 @@ export async function looking(client: GpuArbiterClient): Promise<bigint> {
   return state.revision;
 }
 
+export async function operating({ admin }: GpuArbiterClient): Promise<void> {
+  same<Awaited<ReturnType<typeof admin.drain>>, number>(true);
+  await admin.revoke("lease", { grace: "30s" });
+  // @ts-expect-error -- which GPUs, or all
+  await admin.drain({ reason: "a new driver" });
+  for await (const event of admin.events({ since: new Date(), afterSequence: 1n })) {
+    same<typeof event.type, EventType>(true);
+  }
+}
+
 export function errors(error: unknown): number | undefined {
   if (error instanceof ArbiterError) {
     same<typeof error.retryAfterMs, number | undefined>(true);

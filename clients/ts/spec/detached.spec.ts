@@ -19,7 +19,7 @@ test("renewed behind the program's back, it outlives its ttl, and the client not
   const lease = await client.lease("TRAIN", { ttl: "900ms", detached: true });
   const renewals = async () =>
     (await eventsOf(arbiter.address, EventType.RENEWED)).filter((event) => event.leaseId === lease.leaseId).length;
-  await expect.poll(renewals, { timeout: 10_000 }).toBeGreaterThan(4);
+  await expect.poll(renewals).toBeGreaterThan(4);
   lease.check();
   expect(lease.ttlRemainingMs).toBeGreaterThan(0);
   await client.close();

@@ -74,6 +74,7 @@ describe("they run", () => {
     await tour.change(lease);
     expect(await tour.outcomes(client, "hello"), "while another one holds it").toBe("hello");
     expect(await tour.declines(client, "hello")).toBe("hello");
+    await expect(tour.operate(client, lease, AbortSignal.timeout(200))).rejects.toMatchObject({ name: "TimeoutError" });
     await lease.release();
   });
 });

@@ -31,7 +31,7 @@ const breaks: ReadonlyArray<readonly [string, () => void | Promise<void>]> = [
     async () => {
       line.silence();
       // Until it is noticed, what is new would be lost, too.
-      await expect.poll(() => log.lines.some((each) => each.includes("broke")), { timeout: 5_000 }).toBe(true);
+      await expect.poll(() => log.lines.some((each) => each.includes("broke"))).toBe(true);
       await line.heal();
     },
   ],
@@ -43,8 +43,8 @@ describe.each(breaks)("%s", (_name, goBad) => {
   test("a lease is joined again", async () => {
     const lease = await client.lease("TRAIN");
     await goBad();
-    await expect.poll(() => line.connections, { timeout: 5_000 }).toBeGreaterThan(1);
-    await expect.poll(() => log.lines.some((each) => each.includes("joined again")), { timeout: 5_000 }).toBe(true);
+    await expect.poll(() => line.connections).toBeGreaterThan(1);
+    await expect.poll(() => log.lines.some((each) => each.includes("joined again"))).toBe(true);
     expect(lease).toMatchObject({ lost: false, uncertain: false });
     expect(await leftAt(arbiter.address)).toEqual({ leases: 1, waiting: 0 });
     expect(await lease.release()).toMatchObject({ reason: "RELEASED", alreadyEnded: false });
@@ -56,7 +56,7 @@ describe.each(breaks)("%s", (_name, goBad) => {
     const asking = client.lease("TRAIN", { onQueued: (queued) => places.push(queued) });
     await expect.poll(() => places.length).toBe(1);
     await goBad();
-    await expect.poll(() => places.length, { timeout: 5_000 }).toBe(2);
+    await expect.poll(() => places.length).toBe(2);
     expect(places[1]).toMatchObject({ requestId: places[0]?.requestId, position: 1 });
     await first.release();
     await (await asking).release();
@@ -72,7 +72,7 @@ test("wherever an answer is cut, there is one lease in the end", async () => {
       (lease) => lease,
       (error: unknown) => error,
     );
-    await expect.poll(() => line.connections, { timeout: 5_000 }).toBeGreaterThan(before);
+    await expect.poll(() => line.connections).toBeGreaterThan(before);
     await line.heal();
     const lease = await asking;
     if (lease instanceof Error) {
@@ -101,7 +101,7 @@ test("a line that is refused for a while is no loss", async () => {
     mayHaveArrived: false,
   });
   await line.heal();
-  await expect.poll(() => lease.uncertain, { timeout: 5_000 }).toBe(false);
+  await expect.poll(() => lease.uncertain).toBe(false);
   expect(lease.lost).toBe(false);
   await lease.release();
 });

@@ -88,7 +88,7 @@ test("work whose lease an operator revokes is aborted, and the next stage of oth
     expect(held).toBeDefined();
     return held;
   });
-  await adminOf(arbiter.address).revoke({ leaseId: lease?.leaseId ?? "" });
+  await adminOf(arbiter.address).revoke(lease?.leaseId ?? "");
   const lost = await jobs[0].result;
   expect(lost.error).toBeInstanceOf(LeaseLost);
   expect(lost).toMatchObject({ state: "failed", cause: "FAILED", error: { reason: "OPERATOR" } });

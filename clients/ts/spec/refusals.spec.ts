@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import * as lib from "../src/index.js";
 import { Arbiterd } from "./support/arbiterd.js";
-import { nothingLeftAt } from "./support/looking.js";
+import { keptLog, nothingLeftAt } from "./support/looking.js";
 
 let arbiter: Arbiterd;
 let client: lib.GpuArbiterClient;
@@ -36,6 +36,22 @@ test("InvalidRequest names each field", async () => {
   const error = await failure(client.acquire("no such type!", { priority: 101 }), lib.InvalidRequest);
   expect(error).toMatchObject({ reason: "INVALID_REQUEST", code: "INVALID_ARGUMENT", transient: false });
   expect(error.violations.map((each) => each.field)).toEqual(["acquire.task_type", "acquire.priority"]);
+});
+
+test("what cannot be asked for is refused here, before it costs anybody's line", async () => {
+  const { lines, ...logger } = keptLog();
+  await using busy = new lib.GpuArbiterClient({ address: arbiter.address, clientId: "busy", logger });
+  await using lease = await busy.lease("ASR");
+  const wrong = "cannot encode field gpuarbiter.v1.ReleaseRequest.fencing_token";
+  await expect(busy.release({ leaseId: lease.leaseId, fencingToken: -1n })).rejects.toThrow(wrong);
+  await expect(busy.acquire("ASR", { priority: 1e12 })).rejects.toThrow(RangeError);
+  await expect(busy.acquire("ASR", { onYield: "later" as never })).rejects.toThrow(
+    "onYield is later; write a function",
+  );
+  await expect(busy.withGpuLease("ASR", undefined as never)).rejects.toThrow("work is missing; write a function");
+  await expect(busy.snapshot({ maxTickets: -1 })).rejects.toThrow("maxTickets is -1");
+  await lease.renew();
+  expect(lines).toEqual([]);
 });
 
 test("a client that cannot even say who it is", async () => {
@@ -129,7 +145,7 @@ test("ShuttingDown", async () => {
   await using one = new lib.GpuArbiterClient({ address: dying.address });
   const lease = await one.lease("ASR");
   dying.signal("SIGTERM");
-  await expect.poll(() => dying.output, { timeout: 10_000 }).toMatch(/shut|stop/i);
+  await expect.poll(() => dying.output).toMatch(/shut|stop/i);
   const error = await failure(one.acquire("NMT"), lib.ShuttingDown);
   expect(error).toMatchObject({ reason: "SHUTDOWN", transient: true });
   expect(await lease.release(), "what is held can still be released").toMatchObject({ reason: "RELEASED" });

@@ -1,6 +1,7 @@
 /** The arbiter is killed, and comes back: who waits and who holds is back, too. */
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { ArbiterUnavailable, GpuArbiterClient, type Lease, type Queued } from "../src/index.js";
+import { timing } from "../src/timing.js";
 import { Arbiterd } from "./support/arbiterd.js";
 import { keptLog, leftAt, nothingLeftAt } from "./support/looking.js";
 
@@ -8,6 +9,8 @@ let arbiter: Arbiterd;
 let client: GpuArbiterClient;
 const log = keptLog();
 beforeAll(async () => {
+  // On a busy machine an arbiter may need longer to be back than holders have patience.
+  Object.assign(timing, { disconnectGraceMs: 20_000, releaseMs: 20_000, outageMs: 20_000 });
   const policies = "policies.TRAIN={max_hold: 1h, max_wait: 30s}";
   arbiter = await Arbiterd.start(policies, "cooldown=0s", "shutdown_grace=200ms");
 });
@@ -26,7 +29,7 @@ describe("killed while a lease is held", () => {
     await expect.poll(() => lease.uncertain).toBe(true);
     lease.check();
     await arbiter.start();
-    await expect.poll(() => lease.uncertain, { timeout: 5_000 }).toBe(false);
+    await expect.poll(() => lease.uncertain).toBe(false);
     expect(lease).toMatchObject({ lost: false, leaseId, fencingToken });
     expect(await leftAt(arbiter.address)).toEqual({ leases: 1, waiting: 0 });
     expect(await lease.release()).toMatchObject({ reason: "RELEASED", alreadyEnded: false });
@@ -37,21 +40,20 @@ describe("killed while a lease is held", () => {
     const shared = { memory: "100MiB", shared: true } as const;
     const leases = await Promise.all([
       ...Array.from({ length: 20 }, () => client.lease("TRAIN", shared)),
-      client.lease("TRAIN", { ...shared, ttl: "6s" }),
-      client.lease("TRAIN", { ...shared, ttl: "6s", detached: true }),
+      client.lease("TRAIN", { ...shared, ttl: "20s" }),
+      client.lease("TRAIN", { ...shared, ttl: "9s", detached: true }),
     ]);
     expect(leases.filter((lease) => lease.detached)).toHaveLength(1);
     await arbiter.kill();
     // The detached one has no line; it is uncertain when a renewal fails.
-    await expect.poll(() => leases.every((lease) => lease.uncertain), { timeout: 5_000 }).toBe(true);
+    await expect.poll(() => leases.every((lease) => lease.uncertain)).toBe(true);
     await arbiter.start();
-    await expect.poll(() => leases.some((lease) => lease.uncertain), { timeout: 5_000 }).toBe(false);
+    await expect.poll(() => leases.some((lease) => lease.uncertain)).toBe(false);
     expect(leases.filter((lease) => lease.lost)).toEqual([]);
     expect(await leftAt(arbiter.address)).toEqual({ leases: 22, waiting: 0 });
-    const ttls = () => leases.slice(-2).map((lease) => lease.ttlRemainingMs ?? 0);
-    const before = ttls();
-    const renewed = () => ttls().every((ttl, index) => ttl > (before[index] ?? 0));
-    await expect.poll(renewed, { timeout: 5_000, interval: 5 }).toBe(true);
+    const detached = leases.at(-1);
+    const before = detached?.ttlRemainingMs ?? 0;
+    await expect.poll(() => detached?.ttlRemainingMs, { interval: 5 }).toBeGreaterThan(before);
     expect(await Promise.all(leases.map((lease) => lease.release()))).toHaveLength(22);
     await nothingLeftAt(arbiter.address);
   });
@@ -59,7 +61,7 @@ describe("killed while a lease is held", () => {
   test("a lease that the arbiter does not know any more is lost", async () => {
     const lease = await client.lease("TRAIN");
     await arbiter.restart("another-state");
-    await expect.poll(() => lease.lost, { timeout: 5_000 }).toBe(true);
+    await expect.poll(() => lease.lost).toBe(true);
     expect(lease.lostReason).toBe("NOT_RECOVERED");
     await nothingLeftAt(arbiter.address);
   });
@@ -78,7 +80,7 @@ test("an arbiter that stays away takes the lease with it, after the time it keep
   const lost: Lease[] = [];
   const lease = await client.lease("TRAIN", { ttl: "900ms", onLost: (each) => lost.push(each) });
   await arbiter.kill();
-  await expect.poll(() => lost, { timeout: 5_000 }).toEqual([lease]);
+  await expect.poll(() => lost).toEqual([lease]);
   expect(lease).toMatchObject({ lostReason: "TTL_EXPIRED", uncertain: false });
   expect(lease.signal.aborted).toBe(true);
   await expect(lease.release(), "nobody takes it").rejects.toBeInstanceOf(ArbiterUnavailable);
@@ -93,9 +95,9 @@ describe("killed while a request waits", () => {
     await expect.poll(() => places.length).toBeGreaterThan(0);
     await arbiter.restart();
     const before = places.length;
-    await expect.poll(() => places.length, { timeout: 5_000 }).toBeGreaterThan(before);
+    await expect.poll(() => places.length).toBeGreaterThan(before);
     expect(new Set(places.map((queued) => queued.requestId)).size).toBe(1);
-    await expect.poll(() => first.uncertain, { timeout: 5_000 }).toBe(false);
+    await expect.poll(() => first.uncertain).toBe(false);
     await first.release();
     const second = await asking;
     expect(second.requestId).toBe(places[0]?.requestId);
@@ -116,6 +118,20 @@ describe("killed while a request waits", () => {
   });
 });
 
+test("over a Unix socket, who holds and who waits is back, too", async () => {
+  await using local = new GpuArbiterClient({ address: arbiter.socket, clientId: "local", logger: log });
+  const places: Queued[] = [];
+  const lease = await local.lease("TRAIN", { ttl: "20s" });
+  const asking = local.lease("TRAIN", { onQueued: (queued) => places.push(queued) });
+  await expect.poll(() => places.length).toBe(1);
+  await arbiter.restart();
+  await expect.poll(() => places.length).toBe(2);
+  await expect.poll(() => lease.uncertain).toBe(false);
+  expect(await lease.release()).toMatchObject({ reason: "RELEASED", alreadyEnded: false });
+  await (await asking).release();
+  await nothingLeftAt(arbiter.address);
+});
+
 test("asked to stop, the arbiter ends in order, and leases are joined when it is back", async () => {
   const lease = await client.lease("TRAIN", { ttl: "20s" });
   const places: Queued[] = [];
@@ -124,7 +140,7 @@ test("asked to stop, the arbiter ends in order, and leases are joined when it is
   arbiter.signal("SIGTERM");
   await arbiter.kill("SIGTERM");
   await arbiter.start();
-  await expect.poll(() => lease.uncertain, { timeout: 5_000 }).toBe(false);
+  await expect.poll(() => lease.uncertain).toBe(false);
   expect(lease.lost).toBe(false);
   await lease.release();
   await (await asking).release();

@@ -1,5 +1,6 @@
 /** The arbiter of this node, as its clients call it. */
 import { create } from "@bufbuild/protobuf";
+import { Admin } from "./admin.js";
 import { releasedOf, yieldOf } from "./answers.js";
 import { Asking } from "./asking.js";
 import { now } from "./clock.js";
@@ -19,11 +20,20 @@ import { holderOf } from "./holder.js";
 import type { Abortable, Lease } from "./lease.js";
 import { type Logger, stderrLogger } from "./logger.js";
 import type { Callbacks } from "./notices.js";
-import { acquireRequest, type RequestOptions, set, sharingOf, workContext, workReport } from "./options.js";
+import {
+  acquireRequest,
+  type RequestOptions,
+  refuseOthers,
+  set,
+  sharingOf,
+  text,
+  workContext,
+  workReport,
+} from "./options.js";
 import { Outage } from "./outage.js";
 import type { Acquired, Outcome } from "./outcomes.js";
 import { Session } from "./session.js";
-import { type OnUnavailable, resolveAddress, resolveOnUnavailable, resolveToken } from "./settings.js";
+import { type OnUnavailable, resolveAddress, resolveOnUnavailable, resolveToken, type Source } from "./settings.js";
 import { type SnapshotOptions, snapshot, type WatchOptions, watch } from "./snapshots.js";
 import { timing } from "./timing.js";
 import { currentTrace } from "./tracing.js";
@@ -79,7 +89,8 @@ export class GpuArbiterClient implements AsyncDisposable {
 
   constructor(options: ClientOptions = {}) {
     const address = resolveAddress(options.address);
-    this.#session = new Session({ address, token: resolveToken(options.token) }, options.clientId);
+    const clientId = options.clientId === undefined ? undefined : text("clientId", options.clientId);
+    this.#session = new Session({ address, token: resolveToken(options.token) }, clientId);
     this.#onUnavailable = resolveOnUnavailable(options.onUnavailable);
     this.#logger = options.logger ?? stderrLogger;
     this.#outage = new Outage(this.#logger);
@@ -88,6 +99,15 @@ export class GpuArbiterClient implements AsyncDisposable {
   /** Where the arbiter is. */
   get address(): string {
     return this.#session.target.address;
+  }
+
+  get #source(): Source {
+    return { target: this.#session.target, closing: this.#closing.signal };
+  }
+
+  /** What operators can do. */
+  get admin(): Admin {
+    return new Admin(this.#source);
   }
 
   /** It was closed: nothing can be asked of it any more. */
@@ -102,6 +122,7 @@ export class GpuArbiterClient implements AsyncDisposable {
    */
   async acquire(taskType: string, options: LeaseOptions = {}): Promise<Acquired> {
     options.signal?.throwIfAborted();
+    refuseOthers({ onQueued: options.onQueued, onYield: options.onYield, onLost: options.onLost });
     const onUnavailable = resolveOnUnavailable(options.onUnavailable ?? this.#onUnavailable);
     const request = acquireRequest(taskType, options, await currentTrace());
     try {
@@ -217,7 +238,7 @@ export class GpuArbiterClient implements AsyncDisposable {
 
   /** Whether a live lease on a GPU (key, index or UUID) has this fencing token. */
   async checkFence(gpu: string, fencingToken: bigint, options: Abortable = {}): Promise<Fence> {
-    const value = create(CheckFenceRequestSchema, { gpu, fencingToken });
+    const value = create(CheckFenceRequestSchema, { gpu: text("gpu", gpu), fencingToken });
     const { current, newestToken } = await this.#session.ask({ case: "checkFence", value }, options);
     return { current, newestToken };
   }
@@ -230,7 +251,7 @@ export class GpuArbiterClient implements AsyncDisposable {
   ): Promise<void> {
     const trace = await currentTrace();
     const value = create(ReportWorkRequestSchema, {
-      taskType,
+      taskType: text("taskType", taskType),
       holder: holderOf(this.#session.clientId, ""),
       report: workReport(report),
       ...set("context", options.context === undefined ? undefined : workContext(options.context)),
@@ -241,15 +262,15 @@ export class GpuArbiterClient implements AsyncDisposable {
 
   /** The state of the arbiter: GPUs with their memory ledger, leases, queue. */
   snapshot(options: SnapshotOptions = {}): Promise<ArbiterSnapshot> {
-    return snapshot(this.#session.target, options);
+    return snapshot(this.#source, options);
   }
 
   /** The state, and again whenever it changes; it ends by ArbiterUnavailable when the arbiter goes. */
   watch(options: WatchOptions = {}): AsyncIterable<ArbiterSnapshot> {
-    return watch(this.#session.target, options);
+    return watch(this.#source, options);
   }
 
-  /** Takes back what waits, releases what is held (detached leases excepted), and closes the line. */
+  /** Ends watches, takes back what waits, releases what is held (detached leases excepted), and closes the line. */
   async close(): Promise<void> {
     const deadline = now() + timing.releaseMs;
     this.#closing.abort(new Error("this client is closed"));

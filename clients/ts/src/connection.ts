@@ -63,10 +63,8 @@ export class Connection {
       this.#heard = false;
       return;
     }
-    this.#unanswered = setTimeout(() => {
-      this.why = "it does not answer";
-      this.close();
-    }, timing.pingTimeoutMs).unref();
+    // In a program that was busy, the answer may have arrived, and not been read yet.
+    this.#unanswered = setTimeout(() => setImmediate(() => this.#giveUp()), timing.pingTimeoutMs).unref();
     this.#session.ping((failed) => {
       clearTimeout(this.#unanswered);
       this.#unanswered = undefined;
@@ -74,8 +72,16 @@ export class Connection {
     });
   }
 
+  #giveUp(): void {
+    if (this.#unanswered !== undefined) {
+      this.why = "it does not answer";
+      this.close();
+    }
+  }
+
   #stop(): void {
     clearInterval(this.#pinging);
     clearTimeout(this.#unanswered);
+    this.#unanswered = undefined;
   }
 }

@@ -1,4 +1,5 @@
 /** Leases on the GPUs of one machine. */
+export type { Admin, EventOptions, Gpus } from "./admin.js";
 export { type ClientOptions, GpuArbiterClient, type LeaseOptions, type LeaseTarget } from "./client.js";
 export {
   ArbiterError,

@@ -5,7 +5,7 @@
  * a line that broke may have arrived; what was asked before the line stood was not sent. It keeps the program from
  * ending only while a call is open.
  */
-import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { ArbiterUnavailable } from "./errors.js";
 import {
   type AcquireRequest,
@@ -162,7 +162,11 @@ export class Line {
   #send(call: Question, open: Open): bigint {
     this.#callId += 1n;
     const callId = this.#callId;
-    if (this.#outbox.put(create(SessionRequestSchema, { callId, call }))) {
+    const request = create(SessionRequestSchema, { callId, call });
+    const wrong = encodingFault(request);
+    if (wrong !== undefined) {
+      open.fail(wrong);
+    } else if (this.#outbox.put(request)) {
       this.#open.set(callId, open);
       this.#wire.hold(true);
     } else {
@@ -212,6 +216,16 @@ export class Line {
     if (this.#open.size === 0) {
       this.#wire.hold(false);
     }
+  }
+}
+
+/** What cannot be encoded must not reach the line: it would break it for all. */
+function encodingFault(request: SessionRequest): RangeError | undefined {
+  try {
+    toBinary(SessionRequestSchema, request);
+    return undefined;
+  } catch (cause) {
+    return new RangeError(`this cannot be asked for: ${cause instanceof Error ? cause.message : cause}`, { cause });
   }
 }
 

@@ -74,11 +74,19 @@ describe("what cannot be asked for is refused before anything is sent", () => {
     [{ placement: "toString" as never }, "is not allowed"],
     [{ count: 1.5 }, "count is 1.5; write a whole number"],
     [{ count: -1 }, "count is -1"],
+    [{ priority: 2 ** 31 }, "priority is 2147483648; write a whole number from 0 to 2147483647"],
+    [{ gpus: 0 as never }, 'gpus is 0; write "gpu:0"'],
+    [{ gpus: [0 as never] }, "each of gpus is 0; write a string"],
+    [{ shared: "yes" as never }, "shared is yes; write true or false"],
+    [{ requestId: 7 as never }, "requestId is 7; write a string"],
     [{ priority: "high" as never }, "priority is high"],
     [{ memory: "6G" }, "is not a size"],
     [{ maxWait: "soon" }, "is not a duration"],
     [{ sequence: { group: "g", index: -1 } }, "sequence.index is -1"],
     [{ context: { utteranceIndex: 0.5 } }, "utteranceIndex is 0.5"],
   ])("%o", (options, why) => expect(() => asked(options)).toThrow(why));
+  test("a task without a name, too", () => {
+    expect(() => acquireRequest(undefined as never, {}, NO_TRACE)).toThrow("taskType is undefined; write a string");
+  });
   test("a report, too", () => expect(() => workReport({ result: "FINE" as never })).toThrow("write one of OK, FAILED"));
 });

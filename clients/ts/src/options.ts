@@ -21,6 +21,10 @@ import {
 import { type Duration, durationMessage, parseBytes, parseDuration, type Size } from "./units.js";
 import type { BusyPolicyName, PlacementName, WorkContext, WorkReport } from "./values.js";
 
+/** What fields of the contract hold. */
+export const INT32: number = 2 ** 31 - 1;
+export const UINT32: number = 2 ** 32 - 1;
+
 /** Everything that the arbiter is asked for. What is left out, the policy of the task type decides. */
 export interface RequestOptions {
   /** Peak device memory per GPU, what is loaded already included: bytes, or "6GiB". */
@@ -67,19 +71,19 @@ export function acquireRequest(taskType: string, options: RequestOptions, trace:
   if (options.detached && ttl === 0) {
     throw new RangeError("detached needs a ttl: nothing else would end the lease");
   }
-  const { gpus = [], sequence, context } = options;
+  const { sequence, context } = options;
   return create(AcquireRequestSchema, {
-    requestId: options.requestId || randomUUID(),
-    taskType,
+    requestId: text("requestId", options.requestId || randomUUID()),
+    taskType: text("taskType", taskType),
     gpu: {
-      candidates: typeof gpus === "string" ? [gpus] : [...gpus],
-      count: whole("count", options.count ?? 1),
+      candidates: gpuNames(options.gpus),
+      count: whole("count", options.count ?? 1, UINT32),
       memoryBytes: parseBytes(options.memory ?? 0),
       sharing: sharingOf(options.shared),
       placement: numberOf(Placement, options.placement),
       residentBytes: parseBytes(options.resident ?? 0),
     },
-    ...(options.priority === undefined ? {} : { priority: whole("priority", options.priority) }),
+    ...(options.priority === undefined ? {} : { priority: whole("priority", options.priority, INT32) }),
     busyPolicy: numberOf(BusyPolicy, options.busyPolicy),
     ...set("maxWait", durationMessage(options.maxWait)),
     ...set("maxHold", durationMessage(options.maxHold)),
@@ -119,6 +123,9 @@ export function workReport(report: WorkReport): WorkReportMessage {
 
 /** Shared, exclusive, or for undefined whatever the policy (or the lease) says. */
 export function sharingOf(shared: boolean | undefined): Sharing {
+  if (shared !== undefined && typeof shared !== "boolean") {
+    throw new TypeError(`shared is ${String(shared)}; write true or false`);
+  }
   return shared === undefined ? Sharing.UNSPECIFIED : shared ? Sharing.SHARED : Sharing.EXCLUSIVE;
 }
 
@@ -127,12 +134,39 @@ export function set<K extends string, T>(name: K, value: T | undefined): { [P in
   return (value === undefined ? {} : { [name]: value }) as { [P in K]?: T };
 }
 
-function whole(name: string, value: number): number {
+/** The names of GPUs, for a message. */
+export function gpuNames(gpus: string | readonly string[] | undefined): string[] {
+  const names = typeof gpus === "string" ? [gpus] : (gpus ?? []);
+  if (!Array.isArray(names)) {
+    throw new TypeError(`gpus is ${String(gpus)}; write "gpu:0", or a list of such names`);
+  }
+  return names.map((name) => text("each of gpus", name));
+}
+
+/** A whole number from 0 on, for a message. */
+export function whole(name: string, value: number, most: number = Number.MAX_SAFE_INTEGER): number {
   if (typeof value !== "number") {
     throw new TypeError(`${name} is ${String(value)}; write a whole number`);
   }
-  if (!Number.isSafeInteger(value) || value < 0) {
-    throw new RangeError(`${name} is ${value}; write a whole number from 0 on`);
+  if (!Number.isSafeInteger(value) || value < 0 || value > most) {
+    throw new RangeError(`${name} is ${value}; write a whole number from 0 to ${most}`);
+  }
+  return value;
+}
+
+/** Refuses what is to be called, and cannot be. */
+export function refuseOthers(callables: Readonly<Record<string, unknown>>): void {
+  for (const [name, value] of Object.entries(callables)) {
+    if (value !== undefined && typeof value !== "function") {
+      throw new TypeError(`${name} is ${String(value)}; write a function`);
+    }
+  }
+}
+
+/** A string, for a message. */
+export function text(name: string, value: string): string {
+  if (typeof value !== "string") {
+    throw new TypeError(`${name} is ${String(value)}; write a string`);
   }
   return value;
 }

@@ -24,11 +24,17 @@ export interface Target {
   readonly token: string | undefined;
 }
 
+/** Whom to call, and until when: nothing goes on once the client is closing. */
+export interface Source {
+  readonly target: Target;
+  readonly closing: AbortSignal;
+}
+
 type Environment = Readonly<Record<string, string | undefined>>;
 
 /** The address that counts: the argument, otherwise GPU_ARBITER_ADDRESS, otherwise 127.0.0.1:50051. */
 export function resolveAddress(argument: string | undefined, environment: Environment = process.env): string {
-  const chosen = (argument ?? (environment[ADDRESS_VARIABLE] || DEFAULT_ADDRESS)).trim();
+  const chosen = String(argument ?? (environment[ADDRESS_VARIABLE] || DEFAULT_ADDRESS)).trim();
   placeOf(chosen);
   return chosen;
 }

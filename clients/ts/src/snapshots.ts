@@ -1,24 +1,18 @@
-/**
- * What the arbiter knows, once or as it changes.
- *
- * Law: over a connection of its own each, so that it neither waits for leases nor is in their way.
- */
+/** What the arbiter knows, once or as it changes. */
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { streamed } from "./calls.js";
 import { ArbiterUnavailable } from "./errors.js";
 import { type SnapshotRequest, SnapshotRequestSchema } from "./gen/gpuarbiter/v1/gpu_arbiter_pb.js";
 import type { ArbiterSnapshot } from "./gen/gpuarbiter/v1/snapshot_pb.js";
-import { set } from "./options.js";
-import type { Target } from "./settings.js";
-import { fromConnect } from "./status.js";
+import { gpuNames, set, UINT32, whole } from "./options.js";
+import type { Source } from "./settings.js";
 import { timing } from "./timing.js";
 import { type Duration, durationMessage } from "./units.js";
-import { link } from "./waiting.js";
-import { openWire } from "./wire.js";
 
 /** What a snapshot is to hold. */
 export interface SnapshotOptions {
   /** Keys, indices or UUIDs; all unless told. */
-  readonly gpus?: readonly string[] | undefined;
+  readonly gpus?: string | readonly string[] | undefined;
   /** Also the processes that the driver sees on each GPU. */
   readonly processes?: boolean | undefined;
   /** At most so many waiting requests; a hundred unless told. */
@@ -32,10 +26,10 @@ export interface WatchOptions extends SnapshotOptions {
 }
 
 /** The state of the arbiter. */
-export async function snapshot(target: Target, options: SnapshotOptions): Promise<ArbiterSnapshot> {
+export async function snapshot(source: Source, options: SnapshotOptions): Promise<ArbiterSnapshot> {
   let found: ArbiterSnapshot | undefined;
   // To its end: of a stream that is left early Connect keeps the timer, which keeps the program from ending.
-  for await (const state of states(target, requestOf(options, false, undefined), options.signal, timing.callMs)) {
+  for await (const state of states(source, requestOf(options, false, undefined), options.signal, timing.callMs)) {
     found = state;
   }
   if (found === undefined) {
@@ -45,39 +39,30 @@ export async function snapshot(target: Target, options: SnapshotOptions): Promis
 }
 
 /** The state of the arbiter, and again whenever it changes; ends by an error when the arbiter goes. */
-export function watch(target: Target, options: WatchOptions): AsyncGenerator<ArbiterSnapshot, void, undefined> {
-  return states(target, requestOf(options, true, options.minInterval), options.signal, undefined);
+export function watch(source: Source, options: WatchOptions): AsyncGenerator<ArbiterSnapshot, void, undefined> {
+  return states(source, requestOf(options, true, options.minInterval), options.signal, undefined);
 }
 
 function requestOf(options: SnapshotOptions, watching: boolean, minInterval: Duration | undefined): SnapshotRequest {
   return create(SnapshotRequestSchema, {
-    gpus: [...(options.gpus ?? [])],
+    gpus: gpuNames(options.gpus),
     watch: watching,
     ...set("minInterval", durationMessage(minInterval)),
     processes: options.processes ?? false,
-    maxTickets: options.maxTickets ?? 0,
+    maxTickets: whole("maxTickets", options.maxTickets ?? 0, UINT32),
   } satisfies MessageInitShape<typeof SnapshotRequestSchema>);
 }
 
 async function* states(
-  target: Target,
+  source: Source,
   request: SnapshotRequest,
   signal: AbortSignal | undefined,
   timeoutMs: number | undefined,
 ): AsyncGenerator<ArbiterSnapshot, void, undefined> {
-  const wire = await openWire(target, signal);
-  const ended = link(wire.broken, signal);
-  try {
-    for await (const reply of wire.client.snapshot(request, { signal: ended.signal, ...set("timeoutMs", timeoutMs) })) {
-      if (reply.snapshot !== undefined) {
-        yield reply.snapshot;
-      }
+  const replies = streamed(source, ({ client }, how) => client.snapshot(request, how), signal, timeoutMs);
+  for await (const { snapshot: state } of replies) {
+    if (state !== undefined) {
+      yield state;
     }
-  } catch (thrown) {
-    signal?.throwIfAborted();
-    throw fromConnect(wire.broken.aborted ? wire.broken.reason : thrown, target.address);
-  } finally {
-    ended.unlink();
-    wire.close();
   }
 }

@@ -4,6 +4,19 @@
  * Law: whatever ends the wait, no listener and no timer of it is left.
  */
 
+import { setMaxListeners } from "node:events";
+
+/** Calls back when the signal is aborted from now on, until the returned function is called. */
+export function onAbort(signal: AbortSignal | undefined, callback: () => void): () => void {
+  if (signal === undefined) {
+    return () => {};
+  }
+  // A signal of the whole program has a listener for each request under way: Node would warn of a leak from the eleventh.
+  setMaxListeners(0, signal);
+  signal.addEventListener("abort", callback, { once: true });
+  return () => signal.removeEventListener("abort", callback);
+}
+
 /** What a promise comes to, unless the signal comes first: then its reason is thrown, and the promise is left alone. */
 export function abortable<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (signal === undefined) {
@@ -16,8 +29,7 @@ export function abortable<T>(promise: Promise<T>, signal: AbortSignal | undefine
       abort();
       return;
     }
-    signal.addEventListener("abort", abort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
+    promise.then(resolve, reject).finally(onAbort(signal, abort));
   });
 }
 
@@ -30,15 +42,19 @@ export interface Linked {
 /** Links signals. AbortSignal.any would leave something of each request at a signal that lives as long as the program. */
 export function link(...signals: ReadonlyArray<AbortSignal | undefined>): Linked {
   const first = new AbortController();
-  const unlinking = new AbortController();
-  for (const signal of signals) {
+  const unlinks = signals.map((signal) => {
     const abort = () => first.abort(signal?.reason);
     if (signal?.aborted) {
       abort();
     }
-    signal?.addEventListener("abort", abort, { once: true, signal: unlinking.signal });
-  }
-  return { signal: first.signal, unlink: () => unlinking.abort() };
+    return onAbort(signal, abort);
+  });
+  const unlink = () => {
+    for (const each of unlinks) {
+      each();
+    }
+  };
+  return { signal: first.signal, unlink };
 }
 
 /** Waits; throws the signal's reason when that comes first. */
@@ -48,15 +64,14 @@ export function sleep(ms: number, signal?: AbortSignal): Promise<void> {
       reject(signal.reason);
       return;
     }
-    const abort = () => {
+    const forget = onAbort(signal, () => {
       clearTimeout(timer);
       reject(signal?.reason);
-    };
+    });
     const timer = setTimeout(() => {
-      signal?.removeEventListener("abort", abort);
+      forget();
       resolve();
     }, ms);
-    signal?.addEventListener("abort", abort, { once: true });
   });
 }
 

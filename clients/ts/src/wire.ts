@@ -10,12 +10,15 @@ import { type Client, createClient, type Interceptor } from "@connectrpc/connect
 import { createGrpcTransport } from "@connectrpc/connect-node";
 import { Connection } from "./connection.js";
 import { ArbiterUnavailable } from "./errors.js";
+import { GpuArbiterAdmin } from "./gen/gpuarbiter/v1/admin_pb.js";
 import { GpuArbiter } from "./gen/gpuarbiter/v1/gpu_arbiter_pb.js";
 import { type Place, placeOf, type Target } from "./settings.js";
 import { timing } from "./timing.js";
+import { onAbort } from "./waiting.js";
 
 export interface Wire {
   readonly client: Client<typeof GpuArbiter>;
+  readonly admin: Client<typeof GpuArbiterAdmin>;
   /** Aborted when the connection is gone, for whatever reason; the reason is an ArbiterUnavailable. */
   readonly broken: AbortSignal;
   /** Whether it keeps the program from ending; it does until told. */
@@ -39,6 +42,7 @@ export async function openWire(target: Target, signal?: AbortSignal): Promise<Wi
   const transport = createGrpcTransport({ baseUrl, sessionManager: connection, interceptors });
   return {
     client: createClient(GpuArbiter, transport),
+    admin: createClient(GpuArbiterAdmin, transport),
     broken: broken.signal,
     hold: (busy) => connection.hold(busy),
     close: () => connection.close(),
@@ -62,7 +66,7 @@ function connected(place: Place, address: string, signal: AbortSignal | undefine
     const socket = connectSocket(place);
     const finish = (outcome: () => void) => {
       clearTimeout(timer);
-      signal?.removeEventListener("abort", abort);
+      forget();
       socket.off("error", refused);
       socket.off("connect", stands);
       outcome();
@@ -79,7 +83,6 @@ function connected(place: Place, address: string, signal: AbortSignal | undefine
       );
     const refused = (error: Error & { code?: string }) =>
       unavailable(error.message || (error.code ?? "refused"), error);
-    const abort = () => give(signal?.reason);
     const stands = () =>
       finish(() => {
         socket.setNoDelay(true);
@@ -90,6 +93,6 @@ function connected(place: Place, address: string, signal: AbortSignal | undefine
     const timer = setTimeout(() => unavailable(`no connection within ${timing.connectMs} ms`), timing.connectMs);
     socket.once("error", refused);
     socket.once("connect", stands);
-    signal?.addEventListener("abort", abort, { once: true });
+    const forget = onAbort(signal, () => give(signal?.reason));
   });
 }

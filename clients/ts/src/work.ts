@@ -7,12 +7,13 @@
 import type { GpuArbiterClient, LeaseOptions } from "./client.js";
 import { HeldLease } from "./held-lease.js";
 import type { Lease } from "./lease.js";
+import { refuseOthers } from "./options.js";
 import type { Outcome } from "./outcomes.js";
 import { reportOf } from "./reporting.js";
 import { timing } from "./timing.js";
 import { UnmanagedLease } from "./unmanaged-lease.js";
 import type { WorkContext } from "./values.js";
-import { settled } from "./waiting.js";
+import { onAbort, settled } from "./waiting.js";
 
 /**
  * As for a lease; what the work belongs to, said here or in a `context` of its own; and the work to do where there is no
@@ -29,6 +30,7 @@ export async function runUnderLease<T, C>(
   work: (lease: Lease) => T | Promise<T>,
   given: WorkOptions<C>,
 ): Promise<Outcome<T, C>> {
+  refuseOthers({ work: work ?? "missing", onCpu: given.onCpu });
   const options = { ...given, context: contextOf(given) };
   const acquired = await client.acquire(taskType, options);
   switch (acquired.kind) {
@@ -51,8 +53,7 @@ async function onGpu<T>(lease: Lease, work: (lease: Lease) => T | Promise<T>, si
   if (!(lease instanceof HeldLease || lease instanceof UnmanagedLease)) {
     throw new TypeError("not a lease of this library");
   }
-  const stop = () => lease.stop(signal?.reason);
-  signal?.addEventListener("abort", stop, { once: true });
+  const unlink = onAbort(signal, () => lease.stop(signal?.reason));
   let failed: { readonly error: unknown } | undefined;
   try {
     signal?.throwIfAborted();
@@ -61,7 +62,7 @@ async function onGpu<T>(lease: Lease, work: (lease: Lease) => T | Promise<T>, si
     failed = { error };
     throw error;
   } finally {
-    signal?.removeEventListener("abort", stop);
+    unlink();
     await lease.leave(lease.reported ?? reportOf(failed, lease.heldMs));
   }
 }

@@ -1,19 +1,15 @@
 /** What a spec looks at beside the client: operators' calls, the log, what is left at the arbiter. */
-import { createClient } from "@connectrpc/connect";
-import { createGrpcTransport } from "@connectrpc/connect-node";
-import { GpuArbiterClient, type Logger } from "../../src/index.js";
-import { type EventType, GpuArbiterAdmin, type ListEventsResponse } from "../../src/v1.js";
+import { type Admin, GpuArbiterClient, type Logger } from "../../src/index.js";
+import type { EventType, ListEventsResponse } from "../../src/v1.js";
 import { until } from "./until.js";
 
 /** What operators can ask for. */
-export function adminOf(address: string) {
-  return createClient(GpuArbiterAdmin, createGrpcTransport({ baseUrl: `http://${address}` }));
-}
+export const adminOf = (address: string): Admin => new GpuArbiterClient({ address }).admin;
 
 /** The events of an arbiter so far, of some types. */
 export async function eventsOf(address: string, ...types: EventType[]): Promise<ListEventsResponse[]> {
   const events: ListEventsResponse[] = [];
-  for await (const event of adminOf(address).listEvents({})) {
+  for await (const event of adminOf(address).events()) {
     if (types.includes(event.type)) {
       events.push(event);
     }
@@ -36,7 +32,7 @@ export async function leftAt(address: string): Promise<{ readonly leases: number
 }
 
 /** Waits until there is no lease and nobody waits; for less long than the arbiter keeps what it lost sight of. */
-export async function nothingLeftAt(address: string, ms = 2_000): Promise<void> {
+export async function nothingLeftAt(address: string, ms = 4_000): Promise<void> {
   const left = async () => {
     const { leases, waiting } = await leftAt(address);
     return leases + waiting === 0;

@@ -171,7 +171,7 @@ class Session:
             caller = self._caller
             if kind == "release" and message.release.request_id in self._other_holders:
                 caller = replace(caller, client_id=self._other_holders[message.release.request_id])
-            self._ask(call_id, lambda call: make(call, getattr(message, kind), caller))
+            self._ask(call_id, lambda call: make(call, getattr(message, kind), caller), early=kind == "release")
 
     def _acquire(self, call_id: int, request: pb.AcquireRequest) -> None:
         who = self._intake.holder(request) if request.HasField("holder") else self._holder
@@ -194,7 +194,7 @@ class Session:
         acquire = self._acquires.get(acquire_call_id)
         if acquire is not None:
             running = acquire.call
-            self._ask(call_id, lambda call: ev.CancelStream(call, running))
+            self._ask(call_id, lambda call: ev.CancelStream(call, running), early=True)
         elif acquire_call_id not in self._ended:
             raise unknown_lease(f"acquire call {acquire_call_id}")
         elif lease_id := self._ended[acquire_call_id]:
@@ -203,10 +203,10 @@ class Session:
         else:
             self._answer(call_id, fx.Released(0, EndReason.CANCELLED, held=0.0, already_ended=True))
 
-    def _ask(self, call_id: int, make: Callable[[Call], ev.Event]) -> None:
-        """A call with one answer."""
+    def _ask(self, call_id: int, make: Callable[[Call], ev.Event], *, early: bool = False) -> None:
+        """A call with one answer; a release rides on the next commit, and is answered before."""
         self._open.add(call_id)
-        self._runtime.submit(make(self._runtime.open(lambda effect: self._answer(call_id, effect))))
+        self._runtime.submit(make(self._runtime.open(lambda effect: self._answer(call_id, effect), early=early)))
 
     # -- out --
 

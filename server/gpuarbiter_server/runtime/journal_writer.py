@@ -1,6 +1,7 @@
 """Writes the journal beside the loop: one thread, one commit for all that has come since the last.
 
-Law: a disk that takes long stops nobody but those who wait for it. A commit that fails, or takes longer
+Law: a disk that takes long stops nobody but those who wait for it. What nobody waits for costs no commit of its own: it
+goes along with the next, a moment later at most. A commit that fails, or takes longer
 than it may, is told once as JournalFailed; what had been handed over until then counts no more. After a
 while the journal is opened anew and told as JournalRetried, again and again until that works.
 """
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 # A commit that takes longer counts as failed: who waits for it gets an answer.
 STALL_SECONDS = 2.0
 RETRY_SECONDS = 1.0
+# How long what nobody waits for may wait for others: after a crash within that time, it is undone.
+LEISURE_SECONDS = 0.02
 # The stall timer is this late only when the process itself did not run; then the thread's answer is on its way.
 _LATE = 0.5
 
@@ -68,6 +71,7 @@ class JournalWriter:
         # What the thread is to do, under the lock of `_news`.
         self._news = threading.Condition()
         self._changes: list[Change] = []
+        self._hurried = False
         self._reopen_wanted = False
         self._closing = False
         # The number of the last change that was handed over.
@@ -80,6 +84,8 @@ class JournalWriter:
         self._behind = False
         # Either for a commit that takes too long or for the next try.
         self._timer: asyncio.TimerHandle | None = None
+        # Until what nobody waits for is written all the same.
+        self._leisure: asyncio.TimerHandle | None = None
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
 
     # -- on the loop --
@@ -89,21 +95,40 @@ class JournalWriter:
         self._tell = tell
         self._thread.start()
 
-    def write(self, number: int, changes: Sequence[Change]) -> bool:
-        """Has these changes written, after all before; number: that of the last. False: nothing is taken now."""
+    def write(self, number: int, changes: Sequence[Change], *, soon: bool = True) -> bool:
+        """Has these changes written, after all before; number: that of the last. False: nothing is taken now.
+
+        soon: somebody waits for them; otherwise they go along with the next that somebody waits for.
+        """
         if not self._taking:
             return False
         with self._news:
             self._changes += changes
             self._handed = number
+        if soon:
+            self.hurry()
+        elif self._leisure is None:
+            self._leisure = self._loop.call_later(LEISURE_SECONDS, self.hurry)
+        return True
+
+    def hurry(self) -> None:
+        """Somebody waits for what was handed over."""
+        if self._leisure is not None:
+            self._leisure.cancel()
+            self._leisure = None
+        with self._news:
+            if not self._changes:
+                return
+            self._hurried = True
             self._news.notify()
         if self._timer is None and not self._behind:
             self._expect_progress()
-        return True
 
     async def close(self, seconds: float) -> None:
         """Writes what is left, for at most so long, and ends the thread."""
         self._set_timer(None)
+        if self._leisure is not None:
+            self._leisure.cancel()
         if self._thread.ident is None:
             return  # it was never started
         with self._news:
@@ -142,6 +167,7 @@ class JournalWriter:
         with self._news:
             self._life += 1
             self._changes.clear()
+            self._hurried = False
         self._taking, self._behind = False, True
         self._tell(JournalFailed(detail))
         self._try_again_later()
@@ -170,9 +196,9 @@ class JournalWriter:
     def _run(self) -> None:
         while True:
             with self._news:
-                self._news.wait_for(lambda: self._changes or self._reopen_wanted or self._closing)
+                self._news.wait_for(lambda: self._hurried or self._reopen_wanted or self._closing)
                 reopen, self._reopen_wanted = self._reopen_wanted, False
-                changes, self._changes = self._changes, []
+                changes, self._changes, self._hurried = self._changes, [], False
                 number, life = self._handed, self._life
                 closing = self._closing
             if reopen:

@@ -29,6 +29,7 @@ from gpuarbiter_server.core.events import (
     StreamClosed,
     Tick,
 )
+from gpuarbiter_server.core.records import Closed, GpuSaved, LeaseDropped
 from gpuarbiter_server.core.views import SnapshotView
 from gpuarbiter_server.runtime.journal_writer import JournalWriter
 from gpuarbiter_server.runtime.machine import Machine
@@ -60,6 +61,9 @@ _LAST_ANSWERS = (
 # durable or not is answered when the journal fails; the rest once it is back, or never.
 _AFTER_COMMIT = (fx.Released, fx.Done, fx.Resized, fx.Drained)
 _STANDS = (fx.Released, fx.Done)
+# Changes that nobody waits for, unless an answer does: a crash that undoes the end of a lease costs a grace period and
+# no more. What it leaves of the GPU (cooldown, newest token) is in the same commit.
+_CAN_WAIT = (Closed, LeaseDropped, GpuSaved)
 
 
 class Observer(Protocol):
@@ -91,6 +95,8 @@ class Runtime:
         # Answers that wait for the commit of the change of their number.
         self._held: deque[tuple[int, fx.Effect]] = deque()
         self._held_calls: set[Call] = set()
+        # Calls whose release is answered before it is durable.
+        self._early: set[Call] = set()
         # The last change that was handed over; whether it is known what became of it.
         self._handed = 0
         self._settled = asyncio.Event()
@@ -116,10 +122,15 @@ class Runtime:
 
     # -- events in --
 
-    def open(self, deliver: Deliver) -> Call:
-        """A new call; its effects go to `deliver`, which must not block or raise."""
+    def open(self, deliver: Deliver, *, early: bool = False) -> Call:
+        """A new call; its effects go to `deliver`, which must not block or raise.
+
+        early: what it releases is answered before that is durable.
+        """
         self._last_call += 1
         self._calls[self._last_call] = deliver
+        if early:
+            self._early.add(self._last_call)
         return self._last_call
 
     def close(self, call: Call, *, delivered: bool) -> None:
@@ -190,6 +201,8 @@ class Runtime:
 
     async def until_settled(self) -> None:
         """Returns when all that was handed over to the journal is written and answered, or known not to be."""
+        if self._journal is not None:
+            self._journal.hurry()
         await self._settled.wait()
 
     # -- a turn --
@@ -229,12 +242,15 @@ class Runtime:
         lost = False
         if saves:
             self._handed = saves[-1].number
-            lost = not self._journal.write(self._handed, [save.change for save in saves])
+            changes = [save.change for save in saves]
+            soon = not all(isinstance(change, _CAN_WAIT) for change in changes)
+            lost = not self._journal.write(self._handed, changes, soon=soon)
             if not lost:
                 self._settled.clear()
         now: list[fx.Effect] = []
         for effect in wanted:
             if self._waits(effect, lost=lost):
+                self._journal.hurry()
                 self._held.append((self._handed, effect))
                 self._held_calls.add(effect.call)  # type: ignore[union-attr]
             elif not isinstance(effect, fx.Save):
@@ -248,6 +264,8 @@ class Runtime:
         """
         if getattr(effect, "call", None) in self._held_calls or getattr(effect, "claims", False):
             return True
+        if isinstance(effect, fx.Released) and effect.call in self._early:
+            return False
         if isinstance(effect, _STANDS):
             return not self._settled.is_set() and not self._failing
         return isinstance(effect, _AFTER_COMMIT) and (lost or not self._settled.is_set())
@@ -327,6 +345,8 @@ class Runtime:
             case _:
                 last = isinstance(effect, _LAST_ANSWERS)
                 deliver = self._calls.pop(effect.call, None) if last else self._calls.get(effect.call)
+                if last:
+                    self._early.discard(effect.call)
                 if deliver is not None:
                     deliver(effect)
 

@@ -20,8 +20,8 @@ from gpuarbiter_server.store.history_keeper import ROOM, Arrived, HistoryKeeper
 
 T = TypeVar("T")
 
-# Between two looks at what has arrived while more and more arrives.
-_PACE_SECONDS = 0.01
+# Between two looks at what has arrived while more and more arrives: each costs a commit, and time of the loop's.
+_PACE_SECONDS = 0.1
 # How long the loop waits for an answer of the thread, and for its end.
 PATIENCE_SECONDS = 10.0
 LAST_SECONDS = 2.0

@@ -62,6 +62,40 @@ async def test_what_comes_during_a_commit_shares_the_next_one(writing: Writing):
     assert writing.store.commits == [[change(1)], [change(2), change(3)]]
 
 
+async def test_what_nobody_waits_for_goes_along_with_what_somebody_does(
+    writing: Writing, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(journal_writer, "LEISURE_SECONDS", 3600.0)
+    assert writing.writer.write(1, [change(1)], soon=False)
+    assert writing.writer.write(2, [change(2)], soon=False)
+    assert writing.write(3)
+    await writing.until_told(JournalWritten(3))
+    assert writing.store.commits == [[change(1), change(2), change(3)]]
+
+
+async def test_what_nobody_waits_for_is_written_all_the_same(writing: Writing):
+    assert writing.writer.write(1, [change(1)], soon=False)
+    await writing.until_told(JournalWritten(1))
+    assert writing.writer.write(2, [change(2)], soon=False), "and again"
+    await writing.until_told(JournalWritten(1), JournalWritten(2))
+
+
+async def test_who_comes_to_wait_later_has_it_hurried(writing: Writing, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(journal_writer, "LEISURE_SECONDS", 3600.0)
+    writing.writer.hurry()
+    writing.writer.write(1, [change(1)], soon=False)
+    writing.writer.hurry()
+    await writing.until_told(JournalWritten(1))
+
+
+async def test_what_nobody_waits_for_is_written_before_the_end(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(journal_writer, "LEISURE_SECONDS", 3600.0)
+    writing = Writing()
+    writing.writer.write(1, [change(1)], soon=False)
+    await writing.writer.close(5.0)
+    assert writing.store.commits == [[change(1)]]
+
+
 async def test_a_failure_is_told_once_and_takes_what_waited_along(writing: Writing):
     writing.store.gate.clear()
     writing.write(1)

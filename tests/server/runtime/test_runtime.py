@@ -12,7 +12,8 @@ from gpuarbiter_server.core import events as ev
 from gpuarbiter_server.core.arbiter import Arbiter
 from gpuarbiter_server.core.errors import ArbiterError, ErrorReason
 from gpuarbiter_server.core.model import AcquireRequest, EndReason, EventType, GpuReading, GpuRequest, Holder, ProcessId
-from gpuarbiter_server.core.records import LeaseDropped, LeaseSaved, Saved
+from gpuarbiter_server.core.records import Closed, GpuSaved, LeaseDropped, LeaseSaved, Saved
+from gpuarbiter_server.runtime import journal_writer
 from gpuarbiter_server.runtime.journal_writer import JournalWriter
 from gpuarbiter_server.runtime.runtime import Observer, Runtime
 from server.runtime import journals
@@ -472,6 +473,43 @@ async def test_a_release_is_answered_once_it_is_written_and_renewals_go_on():
     bench.store.gate.set()
     assert isinstance(await releasing, fx.Released)
     await async_until(lambda: second.kinds[-1] == "Granted", "for the next grant")
+    await bench.end()
+
+
+async def test_an_early_release_is_answered_before_it_is_written_and_goes_along_with_the_next_grant(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(journal_writer, "LEISURE_SECONDS", 3600.0)
+    bench = Journaled()
+    held = bench.acquire("r")
+    await async_until(lambda: held.kinds == ["Granted"], "for the grant")
+    written = len(bench.store.commits)
+    told: list[fx.Effect] = []
+    call = bench.runtime.open(told.append, early=True)
+    bench.runtime.submit(ev.Release(call, ev.Caller(), held.lease_id))
+    await bench.turn()
+    assert [type(effect) for effect in told] == [fx.Released]
+    assert len(bench.store.commits) == written
+    granted = bench.acquire("s")
+    await async_until(lambda: granted.kinds == ["Granted"], "for the grant")
+    assert [type(change) for change in bench.store.commits[written]] == [Closed, GpuSaved, LeaseSaved]
+    await bench.end()
+
+
+async def test_who_asks_for_a_release_that_was_answered_early_waits_until_it_is_written(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(journal_writer, "LEISURE_SECONDS", 3600.0)
+    bench = Journaled()
+    held = bench.acquire("r")
+    await async_until(lambda: held.kinds == ["Granted"], "for the grant")
+    bench.runtime.submit(ev.Release(bench.runtime.open(lambda _: None, early=True), ev.Caller(), held.lease_id))
+    await bench.turn()
+    written = len(bench.store.commits)
+    again = await bench.release(held.lease_id)
+    assert isinstance(again, fx.Released)
+    assert again.already_ended
+    assert len(bench.store.commits) == written + 1
     await bench.end()
 
 

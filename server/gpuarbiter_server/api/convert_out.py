@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from google.protobuf import timestamp_pb2
 
 from gpuarbiter.v1 import admin_pb2, gpu_arbiter_pb2, lease_pb2
-from gpuarbiter_server.api.status import duration
+from gpuarbiter_server.api.status import duration, number
 from gpuarbiter_server.core import effects as fx
 from gpuarbiter_server.core.model import Holder, WorkContext
 from gpuarbiter_server.core.views import BlockerView, GrantView, LeaseView
@@ -16,9 +17,8 @@ from gpuarbiter_server.store.history import HistoryEvent
 
 def timestamp(unix_seconds: float) -> timestamp_pb2.Timestamp:
     """Unix seconds as a Timestamp."""
-    message = timestamp_pb2.Timestamp()
-    message.FromNanoseconds(round(unix_seconds * 1e9))
-    return message
+    seconds, nanos = divmod(round(unix_seconds * 1e9), 1_000_000_000)
+    return timestamp_pb2.Timestamp(seconds=seconds, nanos=nanos)
 
 
 class Converter:
@@ -34,9 +34,7 @@ class Converter:
 
     def lease(self, view: LeaseView, *, show_id: bool = True) -> lease_pb2.Lease:
         """A lease; without its id and attributes where the reader may not see them."""
-        context = work_context(view.context)
-        if not show_id:
-            context.attributes.clear()
+        context = view.context if show_id else replace(view.context, attributes=())
         message = lease_pb2.Lease(
             lease_id=view.lease_id if show_id else "",
             fencing_token=view.fencing_token,
@@ -44,13 +42,13 @@ class Converter:
             task_type=view.task_type,
             holder=holder(view.holder),
             gpus=[_grant(grant) for grant in view.gpus],
-            sharing=lease_pb2.Sharing.Name(view.sharing),
+            sharing=number(view.sharing),
             priority=view.priority,
-            state=lease_pb2.LeaseState.Name(view.state),
+            state=number(view.state),
             queue_wait=duration(view.queue_wait),
             grant_time=self.wall_time(view.granted_at),
             visible_devices=_visible_devices(view.gpus),
-            context=context,
+            context=work_context(context),
             ttl=duration(view.ttl) if view.ttl else None,
             node=self.node,
             principal=view.principal,
@@ -109,8 +107,14 @@ def holder(view: Holder) -> lease_pb2.Holder:
     )
 
 
+_NOTHING = WorkContext()
+_NOTHING_MESSAGE = lease_pb2.WorkContext()
+
+
 def work_context(view: WorkContext) -> lease_pb2.WorkContext:
     """Who and what the work belongs to."""
+    if view == _NOTHING:
+        return _NOTHING_MESSAGE
     return lease_pb2.WorkContext(
         job_id=view.job_id,
         session_id=view.session_id,
@@ -123,10 +127,10 @@ def work_context(view: WorkContext) -> lease_pb2.WorkContext:
 def released(effect: fx.Released) -> gpu_arbiter_pb2.ReleaseResponse:
     """The answer to Release."""
     return gpu_arbiter_pb2.ReleaseResponse(
-        reason=lease_pb2.EndReason.Name(effect.reason),
+        reason=number(effect.reason),
         held=duration(effect.held),
         already_ended=effect.already_ended,
-        memory_verdict=lease_pb2.MemoryVerdict.Name(effect.memory_verdict),
+        memory_verdict=number(effect.memory_verdict),
         memory_peak_bytes=effect.memory_peak_bytes,
     )
 
@@ -154,7 +158,7 @@ def history_event(event: HistoryEvent) -> admin_pb2.ListEventsResponse:
     return admin_pb2.ListEventsResponse(
         sequence=event.sequence,
         event_time=timestamp(event.time),
-        type=admin_pb2.EventType.Name(recorded.type),
+        type=number(recorded.type),
         lease_id=recorded.lease_id,
         request_id=recorded.request_id,
         task_type=recorded.task_type,
@@ -189,7 +193,7 @@ def _queued(effect: fx.Queued) -> gpu_arbiter_pb2.Queued:
         request_id=effect.request_id,
         position=effect.position,
         queue_length=effect.queue_length,
-        reason=lease_pb2.WaitReason.Name(effect.reason),
+        reason=number(effect.reason),
         detail=effect.detail,
         blockers=_blockers(effect.blockers),
     )
@@ -200,8 +204,8 @@ def _queued(effect: fx.Queued) -> gpu_arbiter_pb2.Queued:
 
 def _declined(effect: fx.Declined) -> gpu_arbiter_pb2.Declined:
     message = gpu_arbiter_pb2.Declined(
-        decision=lease_pb2.BusyPolicy.Name(effect.decision),
-        reason=lease_pb2.WaitReason.Name(effect.reason),
+        decision=number(effect.decision),
+        reason=number(effect.reason),
         waited=duration(effect.waited),
         detail=effect.detail,
         blockers=_blockers(effect.blockers),
@@ -212,7 +216,7 @@ def _declined(effect: fx.Declined) -> gpu_arbiter_pb2.Declined:
 
 
 def _yield_requested(effect: fx.YieldRequested | fx.PendingYield) -> gpu_arbiter_pb2.YieldRequested:
-    message = gpu_arbiter_pb2.YieldRequested(reason=lease_pb2.YieldReason.Name(effect.reason), detail=effect.detail)
+    message = gpu_arbiter_pb2.YieldRequested(reason=number(effect.reason), detail=effect.detail)
     if effect.grace is not None:
         message.grace.CopyFrom(duration(effect.grace))
     return message
@@ -220,11 +224,11 @@ def _yield_requested(effect: fx.YieldRequested | fx.PendingYield) -> gpu_arbiter
 
 def _ended(effect: fx.Ended) -> gpu_arbiter_pb2.Ended:
     return gpu_arbiter_pb2.Ended(
-        reason=lease_pb2.EndReason.Name(effect.reason),
+        reason=number(effect.reason),
         held=duration(effect.held),
         detail=effect.detail,
-        cause=lease_pb2.YieldReason.Name(effect.cause),
-        memory_verdict=lease_pb2.MemoryVerdict.Name(effect.memory_verdict),
+        cause=number(effect.cause),
+        memory_verdict=number(effect.memory_verdict),
         memory_peak_bytes=effect.memory_peak_bytes,
     )
 

@@ -1,8 +1,8 @@
 """The state of the arbiter as a message of the contract."""
 
-from gpuarbiter.v1 import lease_pb2, snapshot_pb2
+from gpuarbiter.v1 import snapshot_pb2
 from gpuarbiter_server.api.convert_out import Converter, holder, work_context
-from gpuarbiter_server.api.status import duration
+from gpuarbiter_server.api.status import duration, number
 from gpuarbiter_server.core.events import Caller
 from gpuarbiter_server.core.views import GpuView, SnapshotView, StatsView, TicketView
 from gpuarbiter_server.runtime.about import About
@@ -41,7 +41,7 @@ def _gpu(view: GpuView, convert: Converter, *, processes: bool) -> snapshot_pb2.
         uuid=spec.uuid,
         index=spec.index,
         name=spec.name,
-        health=snapshot_pb2.GpuHealth.Name(view.health),
+        health=number(view.health),
         cordoned=view.cordoned,
         pressure=snapshot_pb2.PRESSURE_NORMAL,
         memory=snapshot_pb2.GpuMemory(
@@ -119,10 +119,10 @@ def _ticket(view: TicketView, convert: Converter) -> snapshot_pb2.Ticket:
         holder=holder(view.holder),
         priority=view.priority,
         position=view.position,
-        reason=lease_pb2.WaitReason.Name(view.reason),
+        reason=number(view.reason),
         enqueue_time=convert.wall_time(view.enqueued_at),
         memory_bytes=view.memory_bytes,
-        sharing=lease_pb2.Sharing.Name(view.sharing),
+        sharing=number(view.sharing),
         context=work_context(view.context),
         candidates=view.candidates,
         count=view.count,

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 from google.protobuf.descriptor import EnumDescriptor
@@ -18,6 +19,8 @@ _LAST_SECOND = 253_402_300_799
 
 # No control characters, line separators or marks that turn the direction of text: names end in logs and tables.
 PRINTABLE = r"[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+"
+
+_compiled = cache(re.compile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class Text:
             return "must not be empty" if self.required else None
         if len(value) > self.longest:
             return f"has {len(value)} characters, at most {self.longest} are allowed"
-        if not re.fullmatch(self.pattern, value):
+        if not _compiled(self.pattern).fullmatch(value):
             return "must be printable" if self.pattern == PRINTABLE else f"must match {self.pattern}"
         return None
 

@@ -4,6 +4,7 @@ Details travel in the trailer `grpc-status-details-bin`. Trailers of more than 8
 with them, so whatever clients can make long is cut before, by its size on the wire.
 """
 
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import grpc
@@ -57,9 +58,17 @@ def code_of(error: ArbiterError) -> int:
 
 def duration(seconds: float) -> duration_pb2.Duration:
     """Seconds as a Duration."""
-    message = duration_pb2.Duration()
-    message.FromNanoseconds(round(seconds * 1e9))
-    return message
+    # Both parts of a Duration have one sign.
+    whole, nanos = divmod(round(abs(seconds) * 1e9), 1_000_000_000)
+    return (
+        duration_pb2.Duration(seconds=whole, nanos=nanos)
+        if seconds >= 0
+        else duration_pb2.Duration(seconds=-whole, nanos=-nanos)
+    )
+
+
+# The number of an enum of the core's, which is that of the contract, for a field of a message.
+number: Callable[[int], Any] = int
 
 
 async def abort(context: Context, error: ArbiterError) -> NoReturn:

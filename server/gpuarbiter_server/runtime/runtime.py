@@ -4,8 +4,7 @@ Law: everything here happens on the event loop's thread; threads hand their even
 `submit_threadsafe`. A turn handles all events that have arrived and then lets time pass, so that what
 arrived during a stall is read before anything expires. Observers cannot disturb it: what they raise is
 logged and forgotten. An event that the core fails on (a defect) costs the call that it came from, not the
-effects of the others. With a journal, a turn's changes are handed over to be written in one commit; what
-answers for them waits until it is known whether they are.
+effects of the others. With a journal, what answers for changes waits for them: see PendingAnswers.
 """
 
 import asyncio
@@ -29,10 +28,10 @@ from gpuarbiter_server.core.events import (
     StreamClosed,
     Tick,
 )
-from gpuarbiter_server.core.records import Closed, GpuSaved, LeaseDropped
 from gpuarbiter_server.core.views import SnapshotView
 from gpuarbiter_server.runtime.journal_writer import JournalWriter
 from gpuarbiter_server.runtime.machine import Machine
+from gpuarbiter_server.runtime.pending_answers import PendingAnswers
 
 log = logging.getLogger(__name__)
 
@@ -56,14 +55,6 @@ _LAST_ANSWERS = (
     fx.Drained,
     fx.Done,
 )
-
-# What waits for the commit of its turn. Of a new grant the core itself sees to that. What stands whether it is
-# durable or not is answered when the journal fails; the rest once it is back, or never.
-_AFTER_COMMIT = (fx.Released, fx.Done, fx.Resized, fx.Drained)
-_STANDS = (fx.Released, fx.Done)
-# Changes that nobody waits for, unless an answer does: a crash that undoes the end of a lease costs a grace period and
-# no more. What it leaves of the GPU (cooldown, newest token) is in the same commit.
-_CAN_WAIT = (Closed, LeaseDropped, GpuSaved)
 
 
 class Observer(Protocol):
@@ -92,17 +83,7 @@ class Runtime:
         self._observers = list(observers)
         self._journal = journal
         self._on_serving = on_serving
-        # Answers that wait for the commit of the change of their number.
-        self._held: deque[tuple[int, fx.Effect]] = deque()
-        self._held_calls: set[Call] = set()
-        # Calls whose release is answered before it is durable.
-        self._early: set[Call] = set()
-        # The last change that was handed over; whether it is known what became of it.
-        self._handed = 0
-        self._settled = asyncio.Event()
-        self._settled.set()
-        # From a failure of the journal until it is written again.
-        self._failing = False
+        self._pending = None if journal is None else PendingAnswers(journal)
         self._loop = asyncio.get_running_loop()
         self._inbox: deque[Event] = deque()
         self._turn_planned = False
@@ -129,8 +110,8 @@ class Runtime:
         """
         self._last_call += 1
         self._calls[self._last_call] = deliver
-        if early:
-            self._early.add(self._last_call)
+        if early and self._pending is not None:
+            self._pending.answer_early(self._last_call)
         return self._last_call
 
     def close(self, call: Call, *, delivered: bool) -> None:
@@ -201,9 +182,8 @@ class Runtime:
 
     async def until_settled(self) -> None:
         """Returns when all that was handed over to the journal is written and answered, or known not to be."""
-        if self._journal is not None:
-            self._journal.hurry()
-        await self._settled.wait()
+        if self._pending is not None:
+            await self._pending.until_settled()
 
     # -- a turn --
 
@@ -215,15 +195,16 @@ class Runtime:
         while inbox:
             event = inbox.popleft()
             wanted += self._handle(event, self._clock())
-            if isinstance(event, JournalWritten | JournalFailed):
-                free += self._let_go(event)
+            if isinstance(event, JournalWritten | JournalFailed) and self._pending is not None:
+                free += self._pending.let_go(event)
         wanted += self._let_time_pass(self._clock())
         self._finish_turn(wanted, free)
 
     def _finish_turn(self, wanted: list[fx.Effect], free: Iterable[fx.Effect] = ()) -> None:
         """Carries out what was held back and is free now, and then what the turn wants and need not wait."""
         arbiter = self._arbiter
-        for effect in [*free, *self._hold_back(wanted)]:
+        now = wanted if self._pending is None else self._pending.hand_over(wanted)
+        for effect in [*free, *now]:
             try:
                 self._carry_out(effect)
             except Exception:
@@ -233,57 +214,6 @@ class Runtime:
             self._seen_revision = arbiter.revision
             self._changed.set()
             self._changed = asyncio.Event()
-
-    def _hold_back(self, wanted: list[fx.Effect]) -> list[fx.Effect]:
-        """Hands the changes of a turn over to the journal; returns what need not wait for it."""
-        if self._journal is None:
-            return wanted
-        saves = [effect for effect in wanted if isinstance(effect, fx.Save)]
-        lost = False
-        if saves:
-            self._handed = saves[-1].number
-            changes = [save.change for save in saves]
-            soon = not all(isinstance(change, _CAN_WAIT) for change in changes)
-            lost = not self._journal.write(self._handed, changes, soon=soon)
-            if not lost:
-                self._settled.clear()
-        now: list[fx.Effect] = []
-        for effect in wanted:
-            if self._waits(effect, lost=lost):
-                self._journal.hurry()
-                self._held.append((self._handed, effect))
-                self._held_calls.add(effect.call)  # type: ignore[union-attr]
-            elif not isinstance(effect, fx.Save):
-                now.append(effect)
-        return now
-
-    def _waits(self, effect: fx.Effect, *, lost: bool) -> bool:
-        """Whether an effect must not be carried out before what has been handed over is written.
-
-        lost: the changes of its turn were not taken, because the journal has just failed.
-        """
-        if getattr(effect, "call", None) in self._held_calls or getattr(effect, "claims", False):
-            return True
-        if isinstance(effect, fx.Released) and effect.call in self._early:
-            return False
-        if isinstance(effect, _STANDS):
-            return not self._settled.is_set() and not self._failing
-        return isinstance(effect, _AFTER_COMMIT) and (lost or not self._settled.is_set())
-
-    def _let_go(self, event: JournalWritten | JournalFailed) -> list[fx.Effect]:
-        """What waited for this. Of what a failure leaves open, only what stands in any case."""
-        self._failing = isinstance(event, JournalFailed)
-        if isinstance(event, JournalFailed) or event.number >= self._handed:
-            self._settled.set()
-        held, self._held = self._held, deque()
-        free = []
-        for number, effect in held:
-            if isinstance(effect, _STANDS) if isinstance(event, JournalFailed) else number <= event.number:
-                free.append(effect)
-            else:
-                self._held.append((number, effect))
-        self._held_calls = {effect.call for _, effect in self._held}  # type: ignore[union-attr]
-        return free
 
     def _let_time_pass(self, now: float) -> list[fx.Effect]:
         """Lets what is due happen; after a stall only once what arrived during it has had time to be read."""
@@ -345,8 +275,8 @@ class Runtime:
             case _:
                 last = isinstance(effect, _LAST_ANSWERS)
                 deliver = self._calls.pop(effect.call, None) if last else self._calls.get(effect.call)
-                if last:
-                    self._early.discard(effect.call)
+                if last and self._pending is not None:
+                    self._pending.forget(effect.call)
                 if deliver is not None:
                     deliver(effect)
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from gpuarbiter import _clock, _convert, _outcomes, _record
 from gpuarbiter._aio import backend
+from gpuarbiter._aio.acquire_call import AsyncAcquireCall
 from gpuarbiter._aio.connection import AsyncConnection
-from gpuarbiter._aio.line import AsyncAcquireCall
 from gpuarbiter._errors import ArbiterError, ArbiterUnavailable, JournalUnavailable, LeaseEnded
 from gpuarbiter._values import Queued
 from gpuarbiter.v1 import gpu_arbiter_pb2 as pb

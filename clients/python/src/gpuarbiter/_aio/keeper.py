@@ -11,9 +11,10 @@ from typing import Any
 
 from gpuarbiter import _clock, _convert
 from gpuarbiter._aio import backend
+from gpuarbiter._aio.acquire_call import AsyncAcquireCall, Told
 from gpuarbiter._aio.asking import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
 from gpuarbiter._aio.connection import CALL_SECONDS, AsyncConnection
-from gpuarbiter._aio.line import AsyncAcquireCall, LineEnded, Told
+from gpuarbiter._aio.line import LineEnded
 from gpuarbiter._aio.notices import AsyncNotices
 from gpuarbiter._errors import (
     ArbiterError,

@@ -17,8 +17,8 @@ from typing import Any
 from gpuarbiter import _clock, _convert, _outcomes, _record
 from gpuarbiter._errors import ArbiterError, ArbiterUnavailable, JournalUnavailable, LeaseEnded
 from gpuarbiter._sync import backend
+from gpuarbiter._sync.acquire_call import AcquireCall
 from gpuarbiter._sync.connection import Connection
-from gpuarbiter._sync.line import AcquireCall
 from gpuarbiter._values import Queued
 from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
 from gpuarbiter.v1 import lease_pb2

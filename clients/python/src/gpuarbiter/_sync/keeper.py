@@ -26,9 +26,10 @@ from gpuarbiter._errors import (
 )
 from gpuarbiter._record import LeaseRecord
 from gpuarbiter._sync import backend
+from gpuarbiter._sync.acquire_call import AcquireCall, Told
 from gpuarbiter._sync.asking import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
 from gpuarbiter._sync.connection import CALL_SECONDS, Connection
-from gpuarbiter._sync.line import AcquireCall, LineEnded, Told
+from gpuarbiter._sync.line import LineEnded
 from gpuarbiter._sync.notices import Notices
 from gpuarbiter._units import Duration
 from gpuarbiter.v1 import gpu_arbiter_pb2 as pb

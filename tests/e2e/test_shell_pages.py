@@ -117,6 +117,7 @@ async def test_a_server_is_alone_until_it_serves(
     assert not (await client.snapshot()).leases
 
 
+@pytest.mark.tool("curl")
 def test_scripts_around_servers(arbiterd: Start, desk: Callable[[Arbiterd], Desk]):
     at = desk(arbiterd())
     script, two = [block for block in SERVING if block not in SERVERS]

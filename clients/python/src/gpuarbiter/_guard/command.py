@@ -50,8 +50,12 @@ class Guarded:
 
     def __init__(self, events: "queue.SimpleQueue[object]") -> None:
         self._events = events
-        self._answers: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
+        # Of each kind by itself: the library asks for attestations while the command is started and ended.
+        self._answers: dict[str, queue.SimpleQueue[dict[str, Any] | None]] = {
+            kind: queue.SimpleQueue() for kind in ("attestation", "start", "end")
+        }
+        self._sending = threading.Lock()
+        self._attesting = threading.Lock()
         self._family: Family | None = None
         self._lost = False
         ours, theirs = socket.socketpair()
@@ -91,7 +95,8 @@ class Guarded:
                 pass
         self._lost = True
         self._events.put(GuardLost())
-        self._answers.put(None)
+        for answers in self._answers.values():
+            answers.put(None)
 
     def _hear(self, message: dict[str, Any]) -> None:
         match message["event"]:
@@ -99,30 +104,35 @@ class Guarded:
                 self._events.put(Exited(message["code"]))
             case "stopped":
                 self._events.put(Stopped(message["signal"]))
-            case _:
-                self._answers.put(message)
+            case "attestation":
+                self._answers["attestation"].put(message)
+            case "started" | "failed":
+                self._answers["start"].put(message)
+            case "gone":
+                self._answers["end"].put(message)
 
     def _order(self, order: str, **facts: Any) -> None:
         try:
-            self._line.sendall(json.dumps({"order": order, **facts}).encode() + b"\n")
+            with self._sending:
+                self._line.sendall(json.dumps({"order": order, **facts}).encode() + b"\n")
         except OSError:  # the reader tells of it
             return
 
-    def _ask(self, order: str, seconds: float = _ANSWER_SECONDS, **facts: Any) -> dict[str, Any] | None:
-        """An order that is answered; None when the guard is gone."""
-        with self._lock:
-            self._order(order, **facts)
-            try:
-                answer = self._answers.get(timeout=seconds)
-            except queue.Empty:
-                return None
-            if answer is None:
-                self._answers.put(None)  # for those who ask later
-            return answer
+    def _answer(self, kind: str, seconds: float = _ANSWER_SECONDS) -> dict[str, Any] | None:
+        """The answer to an order; None when the guard is gone, or does not give one."""
+        try:
+            answer = self._answers[kind].get(timeout=seconds)
+        except queue.Empty:
+            return None
+        if answer is None:
+            self._answers[kind].put(None)  # for those who ask later
+        return answer
 
     def attest(self, path: Path) -> str:
         """What the guard reads from an attestation socket."""
-        answer = self._ask("attest", path=str(path))
+        with self._attesting:
+            self._order("attest", path=str(path))
+            answer = self._answer("attestation")
         return "" if answer is None else str(answer["token"])
 
     def cover(self, grace_seconds: float, give_back: Mapping[str, Any]) -> None:
@@ -135,7 +145,8 @@ class Guarded:
         Raises:
             OSError: it cannot be started.
         """
-        answer = self._ask("start", argv=list(command), environment=dict(environment))
+        self._order("start", argv=list(command), environment=dict(environment))
+        answer = self._answer("start")
         if answer is None:
             raise OSError(None, "the guard process is gone")
         if answer["event"] == "failed":
@@ -152,14 +163,15 @@ class Guarded:
         """Ends all that is left of the command: asked first, killed after the grace. Whether all is gone."""
         if self._family is None:
             return True
-        answer = self._ask("end", grace_seconds + KILLED_SECONDS + _ANSWER_SECONDS, grace=grace_seconds)
+        self._order("end", grace=grace_seconds)
+        answer = self._answer("end", grace_seconds + KILLED_SECONDS + _ANSWER_SECONDS)
         if answer is not None:
             return bool(answer["gone"])
         return self._end_orphans(self._family, grace_seconds)
 
     def outlast(self) -> None:
         """Waits until all that could not be ended is gone, or the guard is."""
-        self._answers.get()
+        self._answers["end"].get()
 
     def _end_orphans(self, family: Family, grace_seconds: float) -> bool:
         ending = Ending(family, grace_seconds)

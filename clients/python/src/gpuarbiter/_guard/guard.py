@@ -89,8 +89,10 @@ class Guard:
                 self._ending = Ending(self._family, order["grace"])
             case "attest":
                 self._tell("attestation", token=read_attestation(Path(order["path"])))
-            case "bye":
+            case "bye" if self._family is None:
                 self._over = True
+            case "bye":
+                self._lose_wrapper()
 
     def _lose_wrapper(self) -> None:
         if self._over:

@@ -50,6 +50,7 @@ def test_the_wheel_works_alone(tmp_path: Path):
     files = zipfile.ZipFile(wheel).namelist()
     assert {"gpuarbiter/py.typed", "gpuarbiter/v1/lease_pb2.pyi", "gpuarbiter/asgi.py"} <= set(files)
     assert {each.split("/")[0].split("-")[0] for each in files} == {"gpuarbiter", "gpu_arbiter_client"}
+    assert [each for each in files if each.endswith("dist-info/licenses/LICENSE")]
     assert not [each for each in files if re.search(r"(^|/)(tests?_|tests/|examples/)", each)]
 
     home = tmp_path / "venv"

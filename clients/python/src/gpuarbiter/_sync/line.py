@@ -25,6 +25,8 @@ logger = logging.getLogger("gpuarbiter")
 
 _USER_AGENT = f"gpu-arbiter-client-python/{__version__}"
 _SETTLE_SECONDS = 1.0
+# Where its loop ends, gRPC still has to say that the call is over; in the next loop it would be a traceback.
+_FAREWELL_SECONDS = 0.02
 
 
 class LineEnded(ArbiterUnavailable):
@@ -141,6 +143,8 @@ class Line:
             failure = ArbiterUnavailable(f"the line to the arbiter failed: {error}")
         except BaseException:  # so does asyncio.run with what is left
             failure = LineEnded("the line to the arbiter was cancelled", code="CANCELLED")
+            self._break(failure)
+            backend.sleep(_FAREWELL_SECONDS)
             raise
         finally:
             self._break(failure)

@@ -108,6 +108,7 @@ class Runner:
     def _connect(self, name: str, actor: Actor) -> None:
         places = {
             "direct": lambda: self._stage.address,
+            "socket": lambda: self._stage.socket,
             "proxy": lambda: self._stage.proxy.address,
             "nowhere": lambda: self._stage.nowhere,
         }
@@ -345,12 +346,14 @@ class Runner:
 
     @_do.register
     def _(self, step: steps.Arbiter) -> None:
-        {"killed": self._stage.kill, "stopped": self._stage.stop, "running": self._stage.start}[step.becomes]()
+        self._stage.become(step.becomes)
 
     @_do.register
     def _(self, step: steps.Network) -> None:
         for each in step.becomes:
             self._stage.disturb(each)
+        if step.healed_after is not None:
+            self._stage.proxy.heal(after=step.healed_after)
 
     @_do.register
     def _(self, step: steps.Drain) -> None:

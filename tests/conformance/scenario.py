@@ -21,7 +21,7 @@ class Actor(Strict):
     """A client. Actors with one identity are one client to the arbiter; by default each is its own."""
 
     identity: str | None = None
-    through: Literal["direct", "proxy", "nowhere"] = "direct"
+    through: Literal["direct", "socket", "proxy", "nowhere"] = "direct"
     own_process: bool = False
     on_unavailable: Literal["fail", "proceed"] | None = None
 

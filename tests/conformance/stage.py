@@ -32,6 +32,7 @@ class Stage:
         self._starts: list[Arbiterd] = []
         # Its own from the start on: the UUIDs of simulated GPUs come of it, too.
         self.address = f"127.0.0.1:{_free_port()}"
+        self._stalled = False
         self._proxy: FaultProxy | None = None
         # A place at which nobody listens, and nobody will.
         self._nowhere = socket.socket()
@@ -42,6 +43,11 @@ class Stage:
     def env(self) -> dict[str, str]:
         """For programs that are to use this arbiter alone."""
         return environment(self.folder)
+
+    @property
+    def socket(self) -> str:
+        """Its Unix socket, as clients take it."""
+        return self._starts[-1].socket
 
     @property
     def nowhere(self) -> str:
@@ -63,6 +69,33 @@ class Stage:
         flags = [part for key, value in wanted.items() for part in ("--set", f"{key}={_yaml(value)}")]
         self._starts.append(Arbiterd("serve", *ISOLATED, *flags, folder=self.folder, env=self.env))
         self._starts[-1].wait_until_ready()
+
+    def become(self, what: str) -> None:
+        """Something befalls it."""
+        effects: dict[str, Callable[[], None]] = {
+            "killed": self.kill,
+            "stopped": self.stop,
+            "stalled": self._stall,
+            "running": self._go_on,
+            "forgetful": self._forget,
+        }
+        effects[what]()
+
+    def _stall(self) -> None:
+        self._starts[-1].signal(signal.SIGSTOP)
+        self._stalled = True
+
+    def _go_on(self) -> None:
+        """It was stalled, or is gone."""
+        if self._stalled:
+            self._starts[-1].signal(signal.SIGCONT)
+            self._stalled = False
+        else:
+            self.start()
+
+    def _forget(self) -> None:
+        shutil.rmtree(self.folder / "state")
+        self.start()
 
     def kill(self) -> None:
         """SIGKILL; returns once it is gone."""

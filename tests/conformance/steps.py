@@ -256,10 +256,10 @@ class History(Step):
 
 
 class Arbiter(Step):
-    """What becomes of the arbiter: by SIGKILL, SIGTERM, and back on its state."""
+    """What becomes of the arbiter: by SIGKILL, SIGTERM, SIGSTOP; and back, on its state or on none."""
 
     verb = "arbiter"
-    becomes: Literal["killed", "stopped", "running"]
+    becomes: Literal["killed", "stopped", "stalled", "running", "forgetful"]
 
 
 class Network(Step):
@@ -267,6 +267,8 @@ class Network(Step):
 
     verb = "network"
     becomes: list[Literal["cut", "reset", "silent", "refused", "healed"]]
+    # It is well again so long after all of that.
+    healed_after: Seconds | None = None
 
 
 class Drain(Step):

@@ -2,6 +2,7 @@
 import {
   type Acquired,
   ArbiterUnavailable,
+  ConsistencyCheck,
   FallbackToCpu,
   GpuArbiterClient,
   type Lease,
@@ -56,6 +57,20 @@ export async function work(client: GpuArbiterClient, text: string, signal: Abort
     case "skipped":
       return undefined; // left out: outcome.decline says why
   }
+}
+
+/** Now and then on both. */
+const check = new ConsistencyCheck<string, string>({
+  rate: 0.01,
+  compare: (gpu, cpu) => gpu.length === cpu.length, // or "exact", or "allclose"
+  onMismatch: ({ taskType, gpuResult, cpuResult }) => say(`${taskType}: ${gpuResult} against ${cpuResult}`),
+});
+
+export async function compared(client: GpuArbiterClient, text: string): Promise<void> {
+  await client.withGpuLease("ASR", (lease) => onGpu(text, lease.visibleDevices), {
+    onCpu: () => onCpu(text),
+    consistency: check,
+  });
 }
 
 /** Outcomes as values. */

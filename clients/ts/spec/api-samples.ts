@@ -7,6 +7,7 @@ import {
   ArbiterError,
   type ArbiterSnapshot,
   ArbiterUnavailable,
+  ConsistencyCheck,
   type EndReasonName,
   FallbackToCpu,
   type Fence,
@@ -108,6 +109,12 @@ export async function outcomes(client: GpuArbiterClient): Promise<number | strin
   same<typeof skippable, Outcome<number>>(true);
   const either = await withGpuLease("ASR", async () => await Promise.resolve(1), { client, onCpu: () => "by hand" });
   same<typeof either, Outcome<number, string>>(true);
+  const check = new ConsistencyCheck<number, string>({ compare: (gpu, cpu) => String(gpu) === cpu });
+  same<typeof check.counts.matched, number>(true);
+  await client.withGpuLease("ASR", () => 1, { onCpu: () => "1", consistency: check });
+  await client.withGpuLease("ASR", () => 1, { onCpu: () => "1", consistency: new ConsistencyCheck({ rate: 0.1 }) });
+  // @ts-expect-error -- it compares numbers with strings
+  await client.withGpuLease("ASR", () => "1", { onCpu: () => "1", consistency: check });
   switch (either.kind) {
     case "granted":
       same<typeof either.value, number>(true);

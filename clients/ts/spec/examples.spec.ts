@@ -62,6 +62,7 @@ describe("they run", () => {
     expect(await tour.outcomes(client, "hello")).toMatch(/^hello on GPU-/);
     expect(await tour.declines(client, "hello")).toMatch(/^hello on GPU-/);
     expect(await tour.work(client, "hello", new AbortController().signal)).toMatch(/^hello on GPU-/);
+    await tour.compared(client, "hello");
     await tour.listen(client);
     await tour.report(client, ["one"]);
     await tour.nightly();

@@ -1,8 +1,16 @@
 /** What comes of asking: granted, skipped, to the CPU; and how the work went is told. */
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { FallbackToCpu, GpuArbiterClient, type Lease, Skipped, sharedClient, withGpuLease } from "../src/index.js";
+import {
+  ConsistencyCheck,
+  FallbackToCpu,
+  GpuArbiterClient,
+  type Lease,
+  Skipped,
+  sharedClient,
+  withGpuLease,
+} from "../src/index.js";
 import { Arbiterd } from "./support/arbiterd.js";
-import { nothingLeftAt } from "./support/looking.js";
+import { keptLog, nothingLeftAt } from "./support/looking.js";
 
 let arbiter: Arbiterd;
 let client: GpuArbiterClient;
@@ -58,6 +66,11 @@ describe("while another one holds the GPU", () => {
 
 describe("work under a lease", () => {
   const under = (work: (lease: Lease) => unknown, options = {}) => client.withGpuLease("ASR", work, options);
+  const compared = (
+    work: () => number,
+    onCpu: (() => Promise<number>) | undefined,
+    consistency: ConsistencyCheck<number, number>,
+  ) => client.withGpuLease("ASR", work, { onCpu, consistency });
 
   test("comes to what it returns, and the lease is over", async () => {
     const before = await reported("ASR", "gpu", "ok");
@@ -95,6 +108,20 @@ describe("work under a lease", () => {
     expect(await reported("TTS", "gpu", "failed")).toBe(1);
     await expect(under((lease) => lease.report({ workItems: -1 }))).rejects.toThrow("workItems is -1");
     await nothingLeftAt(arbiter.address);
+  });
+
+  test("is done on the CPU as well, if a check is to look at it", async () => {
+    const leases: number[] = [];
+    const check = new ConsistencyCheck<number, number>({ rate: 1, logger: keptLog() });
+    const onCpu = async () => {
+      leases.push((await client.snapshot()).leases.length);
+      return leases.length;
+    };
+    const outcomes = [await compared(() => 1, onCpu, check), await compared(() => 1, onCpu, check)];
+    expect(outcomes).toMatchObject([{ value: 1 }, { value: 1 }]);
+    expect(leases, "the GPU was given back before").toEqual([0, 0]);
+    expect(check.counts).toEqual({ checked: 2, matched: 1, mismatched: 1, failed: 0 });
+    await expect(compared(() => 1, undefined, check)).rejects.toThrow("consistency needs onCpu");
   });
 
   test("may release by itself", async () => {

@@ -159,7 +159,7 @@ export class GpuArbiterClient implements AsyncDisposable {
   withGpuLease<T, C = undefined>(
     taskType: string,
     work: (lease: Lease) => T | Promise<T>,
-    context: WorkOptions<C> = {},
+    context: WorkOptions<C, T> = {},
   ): Promise<Outcome<T, C>> {
     return runUnderLease(this, taskType, work, context);
   }

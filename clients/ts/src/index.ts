@@ -2,6 +2,12 @@
 export type { Admin, EventOptions, Gpus } from "./admin.js";
 export { type ClientOptions, GpuArbiterClient, type LeaseOptions, type LeaseTarget } from "./client.js";
 export {
+  ConsistencyCheck,
+  type ConsistencyCounts,
+  type ConsistencyOptions,
+  type Mismatch,
+} from "./consistency.js";
+export {
   ArbiterError,
   ArbiterUnavailable,
   Cancelled,

@@ -21,7 +21,7 @@ export function sharedClient(): GpuArbiterClient {
 export function withGpuLease<T, C = undefined>(
   taskType: string,
   work: (lease: Lease) => T | Promise<T>,
-  context: WorkOptions<C> & { readonly client?: GpuArbiterClient | undefined } = {},
+  context: WorkOptions<C, T> & { readonly client?: GpuArbiterClient | undefined } = {},
 ): Promise<Outcome<T, C>> {
   return runUnderLease(context.client ?? sharedClient(), taskType, work, context);
 }

@@ -5,6 +5,7 @@
  * a release that failed.
  */
 import type { GpuArbiterClient, LeaseOptions } from "./client.js";
+import type { ConsistencyCheck } from "./consistency.js";
 import { HeldLease } from "./held-lease.js";
 import type { Lease } from "./lease.js";
 import { refuseOthers } from "./options.js";
@@ -19,18 +20,23 @@ import { onAbort, settled } from "./waiting.js";
  * As for a lease; what the work belongs to, said here or in a `context` of its own; and the work to do where there is no
  * GPU.
  */
-export interface WorkOptions<C = undefined> extends LeaseOptions, WorkContext {
+export interface WorkOptions<C = undefined, T = never> extends LeaseOptions, WorkContext {
   /** Does the work on the CPU when the arbiter says so (busyPolicy FALLBACK_CPU); it is reported. */
   readonly onCpu?: ((signal: AbortSignal | undefined) => C | Promise<C>) | undefined;
+  /** Does the work on the CPU as well now and then, after the GPU was given back, and compares. Needs `onCpu`. */
+  readonly consistency?: ConsistencyCheck<T, C> | undefined;
 }
 
 export async function runUnderLease<T, C>(
   client: GpuArbiterClient,
   taskType: string,
   work: (lease: Lease) => T | Promise<T>,
-  given: WorkOptions<C>,
+  given: WorkOptions<C, T>,
 ): Promise<Outcome<T, C>> {
   refuseOthers({ work: work ?? "missing", onCpu: given.onCpu });
+  if (given.consistency !== undefined && given.onCpu === undefined) {
+    throw new TypeError("consistency needs onCpu to compare with");
+  }
   const options = { ...given, context: contextOf(given) };
   const acquired = await client.acquire(taskType, options);
   switch (acquired.kind) {
@@ -38,13 +44,19 @@ export async function runUnderLease<T, C>(
       return acquired;
     case "fallbackToCpu":
       return { ...acquired, value: await onCpu(client, taskType, options) };
-    case "granted":
-      return { kind: "granted", value: await onGpu(acquired.lease, work, options.signal), lease: acquired.lease };
+    case "granted": {
+      const value = await onGpu(acquired.lease, work, options.signal);
+      const { consistency, onCpu, signal } = options;
+      if (onCpu !== undefined) {
+        await consistency?.look(taskType, value, () => onCpu(signal));
+      }
+      return { kind: "granted", value, lease: acquired.lease };
+    }
   }
 }
 
 /** What is said of the work in either place; the narrower one counts. */
-function contextOf(options: WorkOptions<unknown>): WorkContext {
+function contextOf(options: LeaseOptions & WorkContext): WorkContext {
   const { jobId, sessionId, utteranceIndex, stage, attributes } = options;
   return { jobId, sessionId, utteranceIndex, stage, attributes, ...options.context };
 }

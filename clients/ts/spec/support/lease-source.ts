@@ -48,7 +48,7 @@ export class LeaseSource implements Pick<GpuArbiterClient, "withGpuLease"> {
   async withGpuLease<T, C = undefined>(
     taskType: string,
     work: (lease: Lease) => T | Promise<T>,
-    options: WorkOptions<C> = {},
+    options: WorkOptions<C, T> = {},
   ): Promise<Outcome<T, C>> {
     this.asked.push({ taskType, options });
     const answer = this.answers[taskType]?.shift();

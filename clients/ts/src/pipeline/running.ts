@@ -5,10 +5,9 @@
  * given back first.
  */
 import { createHash } from "node:crypto";
-import type { GpuArbiterClient } from "../client.js";
+import type { GpuArbiterClient, LeaseOptions } from "../client.js";
 import { Declined, LeaseLost } from "../errors.js";
 import type { Lease } from "../lease.js";
-import type { WorkOptions } from "../work.js";
 import type { End, Run } from "./records.js";
 import type { StageRun, Work } from "./stage.js";
 import { type Device, SkipJob } from "./values.js";
@@ -86,7 +85,7 @@ async function work(run: Run, around: Surroundings, function_: Work, device: Dev
   return await function_(job.value, told);
 }
 
-function options(run: Run, around: Surroundings): WorkOptions {
+function options(run: Run, around: Surroundings): LeaseOptions {
   const { job, stage } = run;
   const { sessionId } = job.session;
   const context = { jobId: jobId(run), sessionId, utteranceIndex: job.index, stage: stage.name };

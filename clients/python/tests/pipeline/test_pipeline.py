@@ -662,7 +662,7 @@ def test_a_stage_that_cannot_be_is_refused_where_it_is_written(make: Callable[[]
         ([], {}, "at least one"),
         ([Stage("ASR", WORK), Stage("ASR", WORK)], {}, "each name once"),
         ([Stage("ASR", WORK)], {"max_in_flight": 0}, "max_in_flight: 0 is not allowed"),
-        ([Stage("ASR", WORK)], {"max_in_flight_per_session": 0}, "max_in_flight_per_session: 0"),
+        ([Stage("ASR", WORK)], {"max_in_flight_per_session": 1.5}, "max_in_flight_per_session: 1.5 is not allowed"),
         ([Stage("ASR", WORK)], {"hold_back": "-1s"}, "is not a duration"),
     ],
 )
@@ -675,7 +675,8 @@ def test_a_pipeline_that_cannot_be_is_refused(stages: list[Stage], options: Any,
 def test_sessions_and_indices_that_cannot_be_are_refused_and_change_nothing():
     async def main() -> None:
         async with Pipeline(LeaseSource(), [Stage("ASR", taking(1))], max_in_flight=1) as pipeline:
-            for name in ("", "x" * 201, "two\nlines"):
+            wrong: tuple[Any, ...] = ("", "x" * 201, "two\nlines", 7)
+            for name in wrong:
                 with pytest.raises(ValueError, match="write 1 to 200 printable characters"):
                     pipeline.session(name)
             with pytest.raises(ValueError, match="first_index -1 is not allowed"):
@@ -683,8 +684,10 @@ def test_sessions_and_indices_that_cannot_be_are_refused_and_change_nothing():
             session = pipeline.session("s")
             with pytest.raises(ValueError, match="session 's' is open already"):
                 pipeline.session("s")
-            with pytest.raises(ValueError, match="utterance_index -1 is not allowed"):
-                await session.submit("u", utterance_index=-1)
+            indices: tuple[Any, ...] = (-1, 1.5, "1", True, 2**53)
+            for index in indices:
+                with pytest.raises(ValueError, match=r"utterance_index .* is not allowed; write a whole number, 0 to"):
+                    await session.submit("u", utterance_index=index)
             await (await session.submit("u"))
             with pytest.raises(ValueError, match="utterance_index 0 is there already"):
                 await session.submit("u", utterance_index=0)

@@ -14,7 +14,7 @@ from gpuarbiter.pipeline._engine import Engine
 from gpuarbiter.pipeline._places import Places
 from gpuarbiter.pipeline._session import MAX_INDEX, PipelineSession
 from gpuarbiter.pipeline._stage import Stage
-from gpuarbiter.pipeline._values import JobResult, PipelineClosed, PipelineStatistics, StageResult
+from gpuarbiter.pipeline._values import JobResult, PipelineClosed, PipelineStatistics, StageResult, checked_number
 
 # Work that was told to end has so long, and its lease is given back within five seconds.
 _ABORT_SECONDS = 10.0
@@ -53,20 +53,14 @@ class Pipeline:
         names = [stage.name for stage in stages]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"stages: {names!r} is not allowed; at least one, and each name once")
-        for name, count in (
-            ("max_in_flight", max_in_flight),
-            ("max_in_flight_per_session", max_in_flight_per_session),
-        ):
-            if count < 1:
-                raise ValueError(f"{name}: {count!r} is not allowed; write 1 or more")
         self._engine = Engine(
             arbiter,
             stages,
             None if hold_back is None else parse_duration(hold_back).total_seconds(),
             {"FAILED": on_failure, "TIMED_OUT": on_timeout, "DECLINED": on_skip, "SKIPPED": on_skip},
         )
-        self._places = Places(max_in_flight)
-        self._per_session = max_in_flight_per_session
+        self._places = Places(checked_number("max_in_flight:", max_in_flight, 1))
+        self._per_session = checked_number("max_in_flight_per_session:", max_in_flight_per_session, 1)
         self._sessions: dict[str, PipelineSession] = {}
         self._closed = False
 
@@ -87,12 +81,11 @@ class Pipeline:
         """
         if self._closed:
             raise PipelineClosed("the pipeline is closed")
-        if not (session_id.isprintable() and 1 <= len(session_id) <= _MAX_SESSION_ID):
+        if not (isinstance(session_id, str) and session_id.isprintable() and 1 <= len(session_id) <= _MAX_SESSION_ID):
             raise ValueError(
                 f"session_id {session_id!r} is not allowed; write 1 to {_MAX_SESSION_ID} printable characters"
             )
-        if not 0 <= first_index <= MAX_INDEX:
-            raise ValueError(f"first_index {first_index!r} is not allowed; write 0 or more")
+        checked_number("first_index", first_index, 0, MAX_INDEX)
         self._sessions = {name: session for name, session in self._sessions.items() if not session.over}
         if session_id in self._sessions:
             raise ValueError(f"session {session_id!r} is open already; end it first")

@@ -17,7 +17,7 @@ from gpuarbiter._aio import backend
 from gpuarbiter.pipeline._engine import Engine
 from gpuarbiter.pipeline._places import Places
 from gpuarbiter.pipeline._records import JobRecord
-from gpuarbiter.pipeline._values import JobResult, PipelineClosed, State
+from gpuarbiter.pipeline._values import JobResult, PipelineClosed, State, checked_number
 
 logger = logging.getLogger("gpuarbiter")
 
@@ -102,8 +102,8 @@ class PipelineSession:
             ValueError: the index is there already, or is none.
             PipelineClosed: the session was ended, or the pipeline closed.
         """
-        if utterance_index is not None and not 0 <= utterance_index <= MAX_INDEX:
-            raise ValueError(f"utterance_index {utterance_index!r} is not allowed; write 0 or more")
+        if utterance_index is not None:
+            checked_number("utterance_index", utterance_index, 0, MAX_INDEX)
         self._check_open()
         result: asyncio.Future[JobResult] = asyncio.get_running_loop().create_future()
         await self._own_places.take()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from gpuarbiter._aio.options import AsyncLeaseOptions
 from gpuarbiter._options import refuse_unknown
 from gpuarbiter._units import Duration, parse_duration
+from gpuarbiter.pipeline._values import checked_number
 
 if TYPE_CHECKING:
     from gpuarbiter._aio.lease import AsyncLease
@@ -92,8 +93,7 @@ class Stage:
         for name, function in (("work", self.work), ("cpu", self.cpu)):
             if not callable(function) and (name, function) != ("cpu", None):
                 raise TypeError(f"{name} of {self.name}: {function!r} cannot be called")
-        if not isinstance(self.concurrency, int) or self.concurrency < 1:
-            raise ValueError(f"concurrency of {self.name}: {self.concurrency!r} is not allowed; write 1 or more")
+        checked_number(f"concurrency of {self.name}:", self.concurrency, 1)
         for name, policy in (
             ("on_failure", self.on_failure),
             ("on_timeout", self.on_timeout or self.on_failure),

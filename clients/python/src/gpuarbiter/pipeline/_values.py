@@ -128,3 +128,15 @@ class PipelineStatistics:
     skipped: int
     late: int
     stages: Mapping[str, StageStatistics]
+
+
+def checked_number(name: str, value: int, least: int, most: int | None = None) -> int:
+    """A whole number within its limits.
+
+    Raises:
+        ValueError: it is none.
+    """
+    limit = f"{least} or more" if most is None else f"{least} to {most}"
+    if not isinstance(value, int) or isinstance(value, bool) or value < least or (most is not None and value > most):
+        raise ValueError(f"{name} {value!r} is not allowed; write a whole number, {limit}")
+    return value

@@ -38,8 +38,8 @@ async def test_an_arbiter_that_is_killed_costs_no_job_and_one_that_revokes_only_
     stages = [Stage(name, work, concurrency=3, lease={"max_wait": "30s"}) for name in ("ASR", "NMT")]
     async with AsyncArbiter(arbiter.grpc) as client, Pipeline(client, stages, hold_back=None) as pipeline:
         sessions = [pipeline.session(f"call-{number}", on_result=out.append) for number in range(3)]
-        for session in sessions:
-            for number in range(3):
+        for number in range(3):
+            for session in sessions:
                 await session.submit(f"u{number}")
 
         async def held_and_queued() -> bool:

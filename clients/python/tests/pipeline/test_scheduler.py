@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,15 +72,21 @@ def world(*stages: Stage, hold_back: float | None = 5.0) -> World:
     return World(Scheduler(stages, hold_back))
 
 
-def test_places_are_taken_by_the_oldest_of_sessions_that_are_not_there_yet():
-    there = world(Stage("ASR", work, concurrency=2))
+@pytest.mark.parametrize(
+    ("stage", "started"),
+    [
+        (Stage("ASR", work, concurrency=2), ["a0", "b0", "a1"]),
+        (Stage("ASR", work, concurrency=2, sequenced=False), ["a0", "a1", "a2"]),
+        (Stage("ASR", work, concurrency=2, gpu=False), ["a0", "a1", "a2"]),
+    ],
+    ids=["sequenced", "side by side", "without a GPU"],
+)
+def test_places_are_taken_by_the_oldest_and_in_sequence_by_one_of_each_session(stage: Stage, started: list[str]):
+    there = world(stage)
     first, second = (there.scheduler.open(name, 0) for name in ("a", "b"))
     jobs = [there.submit(session) for session in (first, first, first, second)]
-    assert [each[2:] for each in there.started] == [("a", 0), ("a", 1)]
     there.end(there.run_of(jobs[0]))
-    assert there.started[-1][2:] == ("b", 0)
-    there.end(there.run_of(jobs[3]))
-    assert there.started[-1][2:] == ("a", 2)
+    assert [f"{session}{index}" for _, _, session, index in there.started] == started
 
 
 def test_within_a_session_the_lower_goes_first_whenever_it_came():
@@ -178,7 +185,7 @@ def test_a_session_is_forgotten_once_it_has_ended_and_its_name_is_free():
 STAGES = (
     Stage("ASR", work, concurrency=2, timeout=3),
     Stage("SEMANTIC_REPAIR", work, concurrency=1, timeout=1.5, on_failure="skip"),
-    Stage("NMT", work, concurrency=3, timeout=2, on_timeout="skip", on_decline="fail"),
+    Stage("NMT", work, concurrency=3, timeout=2, on_timeout="skip", on_decline="fail", sequenced=False),
     Stage("TTS", work, concurrency=2, gpu=False),
 )
 SECONDS = st.sampled_from([0.0, 0.5, 1.0, 2.0, 4.0])
@@ -213,6 +220,7 @@ class Future(World):
         super().__init__(scheduler)
         self.sessions = {name: scheduler.open(name, 0) for name in "abc"}
         self.most: Counter[str] = Counter()
+        self.together: Counter[tuple[str, str]] = Counter()
         self._stubborn = stubborn
         self._plans: dict[JobRecord, Plan] = {}
         self._numbers = itertools.count()
@@ -241,6 +249,7 @@ class Future(World):
         for run in super().do(effects):
             self._at(self.now + self._course(run)[0], self._stop, run)
         self.most |= Counter(run.stage.name for run in self.running)
+        self.together |= Counter((run.stage.name, run.job.session.session_id) for run in self.running)
         return []
 
     def _at(self, time: float, step: Callable[..., object], argument: Any) -> None:
@@ -285,6 +294,7 @@ def test_any_interleaving_delivers_each_job_once_and_in_order(
         assert all(result.held_back.total_seconds() <= hold_back for result in results)
     assert not there.running
     assert all(there.most[stage.name] <= stage.concurrency for stage in STAGES)
+    assert all(there.together[stage.name, name] <= 1 for stage in STAGES[:2] for name in there.sessions)
     final = there.scheduler.statistics()
     assert (final.in_flight, final.held_back, final.done + final.failed + final.skipped) == (0, 0, len(plans))
     assert final.late == sum(result.late for result in results)

@@ -41,14 +41,13 @@ export class Lane {
     }
     const first = new Map<string, JobRecord>();
     for (const job of this.#waiting) {
-      const known = first.get(job.session.sessionId);
-      if (known === undefined || job.index < known.index) {
-        first.set(job.session.sessionId, job);
+      const { sessionId } = job.session;
+      const known = first.get(sessionId);
+      if ((known === undefined || job.index < known.index) && !this.#behind(sessionId)) {
+        first.set(sessionId, job);
       }
     }
-    const [chosen] = [...first.values()].sort(
-      (one, other) => this.#behind(one) - this.#behind(other) || one.serial - other.serial,
-    );
+    const [chosen] = [...first.values()].sort((one, other) => one.serial - other.serial);
     if (chosen !== undefined) {
       this.#waiting.delete(chosen);
       this.#take(chosen, 1);
@@ -56,9 +55,9 @@ export class Lane {
     return chosen;
   }
 
-  /** Whether its session is at work here already: it would only wait for the lease of its own predecessor. */
-  #behind(job: JobRecord): number {
-    return this.stage.gpu && this.stage.sequenced && this.#taken.has(job.session.sessionId) ? 1 : 0;
+  /** Whether who follows in this session would hold a place only to wait for the lease of one that is at work here. */
+  #behind(sessionId: string): boolean {
+    return this.stage.gpu && this.stage.sequenced && this.#taken.has(sessionId);
   }
 
   /** Its run has ended. */

@@ -200,11 +200,12 @@ test("the group of a long name fits into the contract", async () => {
   expect(source.asked[0]?.options.sequence?.group).toHaveLength(64);
 });
 
-test("a stage without a GPU asks for no lease", async () => {
+test("a stage without a GPU asks for no lease, and what returns nothing passes nothing on", async () => {
   const source = new LeaseSource();
-  const work: Work = (_value, told) => told.lease;
-  const { result } = await only([{ name: "SPLIT", work, gpu: false }], {}, source);
-  expect(result).toMatchObject({ state: "done", value: undefined, stages: [{ device: "" }] });
+  const work: Work = (value, { stage, lease }) => (stage === "SPLIT" ? lease : [value]);
+  const stages = ["SPLIT", "WRAP"].map((name) => ({ name, work, gpu: false }));
+  const { result } = await only(stages, {}, source);
+  expect(result).toMatchObject({ state: "done", value: [undefined], stages: [{ device: "" }, { device: "" }] });
   expect(source.asked).toEqual([]);
 });
 
@@ -332,8 +333,7 @@ test("work that takes too long is aborted, and its lease given back", async () =
     { name: "NMT", work: taking(1) },
   ];
   const pipeline = new Pipeline(source, stages, { onTimeout: (each) => timeouts.push(each) });
-  const session = pipeline.session("s");
-  const jobs = [await session.submit("u"), await session.submit("v")];
+  const jobs = [await pipeline.session("s").submit("u"), await pipeline.session("t").submit("v")];
   const results = await run(Promise.all(jobs.map((job) => job.result)));
   expect(now()).toBe(2_000);
   expect(results).toMatchObject([{ error: { name: "StageTimeout" } }, { error: { name: "StageTimeout" } }]);
@@ -561,7 +561,10 @@ test.each([
 });
 
 test("sessions and indices that cannot be are refused, and change nothing", async () => {
-  const pipeline = new Pipeline(new LeaseSource(), [{ name: "ASR", work }], { maxInFlight: 1 });
+  const pipeline = new Pipeline(new LeaseSource(), [{ name: "ASR", work }], {
+    maxInFlight: 1,
+    maxInFlightPerSession: 1,
+  });
   for (const name of ["", "x".repeat(201), "two\nlines"]) {
     expect(() => pipeline.session(name)).toThrow("write 1 to 200 printable characters");
   }

@@ -76,14 +76,16 @@ function runOf(job: JobRecord): Run {
   return job.run;
 }
 
-test("places are taken by the oldest of sessions that are not there yet", () => {
-  const there = new World([{ name: "ASR", work, concurrency: 2 }], 5);
+test.each([
+  { how: "in sequence", more: {}, started: ["ASR a0", "ASR b0", "ASR a1"] },
+  { how: "side by side", more: { sequenced: false }, started: ["ASR a0", "ASR a1", "ASR a2"] },
+  { how: "without a GPU", more: { gpu: false }, started: ["ASR a0", "ASR a1", "ASR a2"] },
+])("places are taken by the oldest, and in sequence by one of each session: $how", ({ more, started }) => {
+  const there = new World([{ name: "ASR", work, concurrency: 2, ...more }], 5);
   const [a, b] = ["a", "b"].map((name) => there.scheduler.open(name, 0)) as [SessionRecord, SessionRecord];
   const jobs = [a, a, a, b].map((session) => there.submit(session));
-  expect(there.started).toEqual(["ASR a0", "ASR a1"]);
   there.end(runOf(jobs[0] as JobRecord));
-  there.end(runOf(jobs[3] as JobRecord));
-  expect(there.started.slice(2)).toEqual(["ASR b0", "ASR a2"]);
+  expect(there.started).toEqual(started);
 });
 
 test("within a session the lower goes first, whenever it came", () => {
@@ -200,7 +202,7 @@ test("a session is forgotten once it has ended, and its name is free", () => {
 const STAGES = [
   { name: "ASR", work, concurrency: 2, timeout: 3 },
   { name: "SEMANTIC_REPAIR", work, concurrency: 1, timeout: 1.5, onFailure: "skip" },
-  { name: "NMT", work, concurrency: 3, timeout: 2, onTimeout: "skip", onDecline: "fail" },
+  { name: "NMT", work, concurrency: 3, timeout: 2, onTimeout: "skip", onDecline: "fail", sequenced: false },
   { name: "TTS", work, concurrency: 2, gpu: false },
 ] as const satisfies readonly Stage[];
 const TIMES = [0, 0.5, 1, 2, 4] as const;
@@ -228,6 +230,7 @@ function plans(roll: Dice): Plan[] {
 class Future extends World {
   readonly sessions: ReadonlyMap<string, SessionRecord>;
   readonly most = new Map<string, number>();
+  together = 0;
   readonly #stubborn: boolean;
   readonly #plans = new Map<JobRecord, Plan>();
   readonly #agenda: { readonly at: number; readonly step: () => void }[] = [];
@@ -266,6 +269,10 @@ class Future extends World {
   override onStart(run: Run): void {
     this.#at(this.now + this.#course(run).takes, () => this.#stop(run));
     const busy = [...this.running].filter((each) => each.lane === run.lane).length;
+    const ofSession = [...this.running].filter(
+      (each) => each.lane === run.lane && each.job.session === run.job.session,
+    );
+    this.together = Math.max(this.together, run.stage.sequenced && run.stage.gpu ? ofSession.length : 0);
     this.most.set(run.stage.name, Math.max(busy, this.most.get(run.stage.name) ?? 0));
   }
 
@@ -320,6 +327,7 @@ test("any interleaving delivers each job once and in order", () => {
     }
     expect(Math.max(...there.delivered.map((each) => each.heldBackMs))).toBeLessThanOrEqual(holdBackMs ?? 1e9);
     expect(there.running.size).toBe(0);
+    expect(there.together, "of one session, in a stage in sequence").toBeLessThanOrEqual(1);
     const final = there.scheduler.statistics();
     expect(final).toMatchObject({ inFlight: 0, heldBack: 0 });
     expect(final.done + final.failed + final.skipped).toBe(coming.length);

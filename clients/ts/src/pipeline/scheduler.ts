@@ -185,8 +185,7 @@ export class Scheduler {
 
   #over(job: JobRecord, state: State, cause: Cause, error: unknown, now: number): Effect[] {
     Object.assign(job, { state, cause, error, overAt: now });
-    const { order } = job.session;
-    return this.#deliver(job.session, [...order.arrived(job.index, job, now), ...order.due(now)], now);
+    return this.#deliver(job.session, job.session.order.arrived(job.index, job, now), now);
   }
 
   #deliver(session: SessionRecord, turns: readonly Turn<JobRecord>[], now: number): Effect[] {

@@ -37,21 +37,21 @@ class Lane:
 
     def next(self) -> "JobRecord | None":
         """Whose turn it is, if there is a place; it has the place then."""
-        if not self._waiting or self._taken.total() >= self.stage.concurrency:
+        if self._taken.total() >= self.stage.concurrency:
             return None
         first: dict[str, JobRecord] = {}
         for job in self._waiting:
             known = first.setdefault(job.session.session_id, job)
             if job.index < known.index:
                 first[job.session.session_id] = job
-        chosen = min(first.values(), key=lambda job: (self._behind(job), job.serial))
-        self._waiting.remove(chosen)
-        self._taken[chosen.session.session_id] += 1
+        if self.stage.gpu and self.stage.sequenced:
+            # Whoever follows in a session that is at work here would hold a place only to wait for that one's lease.
+            first = {session_id: job for session_id, job in first.items() if not self._taken[session_id]}
+        chosen = min(first.values(), key=lambda job: job.serial, default=None)
+        if chosen is not None:
+            self._waiting.remove(chosen)
+            self._taken[chosen.session.session_id] += 1
         return chosen
-
-    def _behind(self, job: "JobRecord") -> bool:
-        """Its session is at work here already: it would only wait for the lease of its own predecessor."""
-        return self.stage.gpu and self.stage.sequenced and bool(self._taken[job.session.session_id])
 
     def free(self, job: "JobRecord") -> None:
         """Its run has ended."""

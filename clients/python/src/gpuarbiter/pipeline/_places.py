@@ -14,18 +14,13 @@ class Places:
         self._free = count
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    @property
-    def waiting(self) -> int:
-        """How many wait for one."""
-        return len(self._waiting)
-
     async def take(self) -> None:
         """Takes a place, when there is one.
 
         Raises:
             Exception: what `refuse` was told, meanwhile.
         """
-        if self._free and not self.waiting:
+        if self._free:
             self._free -= 1
             return
         waiter = asyncio.get_running_loop().create_future()

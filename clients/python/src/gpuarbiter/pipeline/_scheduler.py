@@ -170,9 +170,7 @@ class Scheduler:
         self, job: JobRecord, state: State, cause: Cause, error: BaseException | None, now: float
     ) -> list[Effect]:
         job.state, job.cause, job.error, job.over_at = state, cause, error, now
-        order = job.session.order
-        turns = order.arrived(job.index, job, now) + order.due(now)
-        return self._deliver(job.session, turns, now)
+        return self._deliver(job.session, job.session.order.arrived(job.index, job, now), now)
 
     def _deliver(self, session: SessionRecord, turns: Iterable[Turn[JobRecord]], now: float) -> list[Effect]:
         effects: list[Effect] = []

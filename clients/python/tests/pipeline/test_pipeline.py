@@ -154,6 +154,18 @@ def test_work_and_callbacks_run_where_their_job_was_submitted_and_their_session_
         assert where == ("session" if who.endswith("out") else f"submit {who.split()[1]}"), line
 
 
+def test_what_can_be_gone_through_once_is_there_for_every_job():
+    async def main() -> None:
+        source = LeaseSource()
+        async with Pipeline(source, [Stage("ASR", taking(1), lease={"gpus": iter(["gpu:1"])})]) as pipeline:
+            session = pipeline.session("s")
+            await session.submit("u")
+            await session.submit("u")
+        assert [options["gpus"] for _, options in source.asked] == [("gpu:1",)] * 2
+
+    run_virtually(main())
+
+
 def test_the_group_of_a_long_name_fits_into_the_contract():
     async def main() -> None:
         source = LeaseSource()
@@ -637,7 +649,7 @@ STAGE: Any = Stage
     [
         (lambda: STAGE("no spaces", WORK), "is no name of a stage"),
         (lambda: STAGE("", WORK), "is no name of a stage"),
-        (lambda: STAGE("ASR", None), "work of ASR: None cannot be called"),
+        (lambda: STAGE("ASR", None), "work of ASR: 'nothing' cannot be called"),
         (lambda: STAGE("ASR", WORK, cpu=3), "cpu of ASR: 3 cannot be called"),
         (lambda: STAGE("ASR", WORK, concurrency=0), "concurrency of ASR: 0 is not allowed"),
         (lambda: STAGE("ASR", WORK, on_failure="retry"), 'on_failure of ASR: .retry. is not allowed; write "fail" or'),
@@ -646,6 +658,8 @@ STAGE: Any = Stage
         (lambda: STAGE("ASR", WORK, timeout=0), "timeout of ASR: 0 leaves no time"),
         (lambda: STAGE("ASR", WORK, timeout="soon"), "is not a duration"),
         (lambda: STAGE("ASR", WORK, lease={"memroy": 1}), "unexpected keyword argument 'memroy'"),
+        (lambda: STAGE("ASR", WORK, lease={"memory": "6G"}), "'6G' is not a size"),
+        (lambda: STAGE("ASR", WORK, lease={"detached": True}), "detached needs a ttl"),
         (lambda: STAGE("ASR", WORK, lease={"sequence": ("a", 1)}), "sequence is said by the pipeline itself"),
         (lambda: STAGE("ASR", WORK, gpu=False, lease={"memory": 1}), "has gpu=False"),
     ],
@@ -663,11 +677,12 @@ def test_a_stage_that_cannot_be_is_refused_where_it_is_written(make: Callable[[]
         ([Stage("ASR", WORK)], {"max_in_flight": 0}, "max_in_flight: 0 is not allowed"),
         ([Stage("ASR", WORK)], {"max_in_flight_per_session": 1.5}, "max_in_flight_per_session: 1.5 is not allowed"),
         ([Stage("ASR", WORK)], {"hold_back": "-1s"}, "is not a duration"),
+        ([Stage("ASR", WORK)], {"on_skip": "log"}, "on_skip: 'log' cannot be called"),
     ],
 )
 def test_a_pipeline_that_cannot_be_is_refused(stages: list[Stage], options: Any, said: str):
     source: Any = None
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises((ValueError, TypeError), match=said):
         Pipeline(source, stages, **options)
 
 
@@ -680,6 +695,9 @@ def test_sessions_and_indices_that_cannot_be_are_refused_and_change_nothing():
             for name in wrong:
                 with pytest.raises(ValueError, match="write 1 to 200 printable characters"):
                     pipeline.session(name)
+            listener: Any = "log"
+            with pytest.raises(TypeError, match="on_result: 'log' cannot be called"):
+                pipeline.session("s", on_result=listener)
             with pytest.raises(ValueError, match="first_index -1 is not allowed"):
                 pipeline.session("s", first_index=-1)
             session = pipeline.session("s")

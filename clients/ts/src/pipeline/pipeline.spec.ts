@@ -534,8 +534,8 @@ const work = taking(1);
 test.each([
   [{ name: "no spaces" }, "is no name of a stage"],
   [{ name: "" }, "is no name of a stage"],
-  [{ work: undefined }, "work of ASR: undefined cannot be called"],
-  [{ onCpu: 3 }, "onCpu of ASR: 3 cannot be called"],
+  [{ work: undefined }, "work of ASR is missing; write a function"],
+  [{ onCpu: 3 }, "onCpu of ASR is 3; write a function"],
   [{ concurrency: 0 }, "concurrency of ASR: 0 is not allowed"],
   [{ onFailure: "retry" }, 'onFailure of ASR: retry is not allowed; write "fail" or "skip"'],
   [{ onTimeout: "retry" }, "onTimeout of ASR"],
@@ -543,6 +543,9 @@ test.each([
   [{ timeout: 0 }, "timeout of ASR: 0 leaves no time"],
   [{ timeout: "soon" }, "is not a duration"],
   [{ lease: { sequence: { group: "a", index: 1 } } }, "sequence is said by the pipeline itself"],
+  [{ lease: { memory: "6G" } }, '"6G" is not a size'],
+  [{ lease: { detached: true } }, "detached needs a ttl"],
+  [{ lease: { onLost: 3 } }, "onLost is 3; write a function"],
   [{ gpu: false, lease: { memory: 1 } }, "has gpu: false"],
 ])("a stage that cannot be is refused where it is written: %j", (wrong, said) => {
   const stage = { name: "ASR", work, ...wrong } as Stage;
@@ -555,6 +558,7 @@ test.each([
   [["ASR"], { maxInFlight: 0 }, "maxInFlight: 0 is not allowed"],
   [["ASR"], { maxInFlightPerSession: 0.5 }, "maxInFlightPerSession: 0.5 is not allowed"],
   [["ASR"], { holdBack: "-1s" }, "is not a duration"],
+  [["ASR"], { onSkip: "log" as unknown as undefined }, "onSkip is log; write a function"],
 ])("a pipeline that cannot be is refused: %j %j", (names, options, said) => {
   const stages = names.map((name) => ({ name, work }));
   expect(() => new Pipeline(new LeaseSource(), stages, options)).toThrow(said);
@@ -569,6 +573,7 @@ test("sessions and indices that cannot be are refused, and change nothing", asyn
     expect(() => pipeline.session(name)).toThrow("write 1 to 200 printable characters");
   }
   expect(() => pipeline.session("s", { firstIndex: -1 })).toThrow("firstIndex: -1 is not allowed");
+  expect(() => pipeline.session("s", { onResult: "log" as unknown as undefined })).toThrow("onResult is log");
   const session = pipeline.session("s");
   expect(() => pipeline.session("s")).toThrow('session "s" is open already');
   await expect(session.submit("u", { utteranceIndex: -1 })).rejects.toThrow("utteranceIndex: -1 is not allowed");

@@ -4,6 +4,7 @@
  * Law: what is wrong with how it is made is an error here; everything else is the engine's.
  */
 import { type Logger, stderrLogger } from "../logger.js";
+import { refuseOthers } from "../options.js";
 import { type Duration, parseDuration } from "../units.js";
 import { Engine, type Told } from "./engine.js";
 import { Places } from "./places.js";
@@ -64,6 +65,7 @@ export class Pipeline implements AsyncDisposable {
     if (first === undefined || new Set(names).size < names.length) {
       throw new RangeError(`stages: ${JSON.stringify(names)} is not allowed; at least one, and each name once`);
     }
+    refuseOthers({ onFailure, onTimeout, onSkip });
     checkCount("maxInFlight", maxInFlight);
     checkCount("maxInFlightPerSession", maxInFlightPerSession);
     const told = { FAILED: onFailure, TIMED_OUT: onTimeout, DECLINED: onSkip, SKIPPED: onSkip };
@@ -88,6 +90,7 @@ export class Pipeline implements AsyncDisposable {
       throw new RangeError(`sessionId: ${JSON.stringify(sessionId)} is not allowed; ${allowed}`);
     }
     checkIndex("firstIndex", firstIndex);
+    refuseOthers({ onResult });
     for (const [name, session] of this.#sessions) {
       if (session.over) {
         this.#sessions.delete(name);

@@ -5,6 +5,7 @@
  */
 import type { LeaseOptions } from "../client.js";
 import type { Lease } from "../lease.js";
+import { acquireRequest, refuseOthers } from "../options.js";
 import { type Duration, parseDuration } from "../units.js";
 import type { Cause } from "./values.js";
 
@@ -93,8 +94,7 @@ export class CheckedStage {
         `${JSON.stringify(name)} is no name of a stage; letters, digits and _ . - are, at most 64 of them`,
       );
     }
-    checkFunction(`work of ${name}`, work);
-    checkFunction(`onCpu of ${name}`, stage.onCpu ?? work);
+    refuseOthers({ [`work of ${name}`]: work ?? "missing", [`onCpu of ${name}`]: stage.onCpu });
     checkCount(`concurrency of ${name}`, concurrency);
     for (const [which, policy] of Object.entries({ onFailure, onTimeout, onDecline })) {
       if (policy !== "fail" && policy !== "skip") {
@@ -108,6 +108,9 @@ export class CheckedStage {
     if (!gpu && (stage.lease ?? stage.onCpu ?? stage.taskType) !== undefined) {
       throw new RangeError(`${name} has gpu: false; taskType, lease and onCpu mean nothing there`);
     }
+    const { onQueued, onYield, onLost } = stage.lease ?? {};
+    refuseOthers({ onQueued, onYield, onLost });
+    acquireRequest(stage.taskType ?? name, stage.lease ?? {}, { traceparent: "", tracestate: "" });
     this.name = name;
     this.work = work;
     this.taskType = stage.taskType ?? name;
@@ -130,12 +133,6 @@ export class CheckedStage {
 export function checkCount(name: string, count: number): void {
   if (!Number.isSafeInteger(count) || count < 1) {
     throw new RangeError(`${name}: ${String(count)} is not allowed; write a whole number from 1 on`);
-  }
-}
-
-function checkFunction(name: string, work: unknown): void {
-  if (typeof work !== "function") {
-    throw new TypeError(`${name}: ${String(work)} cannot be called`);
   }
 }
 

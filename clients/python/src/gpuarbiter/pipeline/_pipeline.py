@@ -14,7 +14,14 @@ from gpuarbiter.pipeline._engine import Engine
 from gpuarbiter.pipeline._places import Places
 from gpuarbiter.pipeline._session import MAX_INDEX, PipelineSession
 from gpuarbiter.pipeline._stage import Stage
-from gpuarbiter.pipeline._values import JobResult, PipelineClosed, PipelineStatistics, StageResult, checked_number
+from gpuarbiter.pipeline._values import (
+    JobResult,
+    PipelineClosed,
+    PipelineStatistics,
+    StageResult,
+    check_functions,
+    checked_number,
+)
 
 # Work that was told to end has so long, and its lease is given back within five seconds.
 _ABORT_SECONDS = 10.0
@@ -53,6 +60,7 @@ class Pipeline:
         names = [stage.name for stage in stages]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"stages: {names!r} is not allowed; at least one, and each name once")
+        check_functions({"on_failure": on_failure, "on_timeout": on_timeout, "on_skip": on_skip})
         self._engine = Engine(
             arbiter,
             stages,
@@ -85,6 +93,7 @@ class Pipeline:
             raise ValueError(
                 f"session_id {session_id!r} is not allowed; write 1 to {_MAX_SESSION_ID} printable characters"
             )
+        check_functions({"on_result": on_result})
         checked_number("first_index", first_index, 0, MAX_INDEX)
         self._sessions = {name: session for name, session in self._sessions.items() if not session.over}
         if session_id in self._sessions:

@@ -8,10 +8,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from gpuarbiter import _convert
 from gpuarbiter._aio.options import AsyncLeaseOptions
 from gpuarbiter._options import refuse_unknown
 from gpuarbiter._units import Duration, parse_duration
-from gpuarbiter.pipeline._values import checked_number
+from gpuarbiter.pipeline._values import check_functions, checked_number
 
 if TYPE_CHECKING:
     from gpuarbiter._aio.lease import AsyncLease
@@ -90,9 +91,8 @@ class Stage:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"{self.name!r} is no name of a stage; letters, digits and _ . - are, at most 64")
-        for name, function in (("work", self.work), ("cpu", self.cpu)):
-            if not callable(function) and (name, function) != ("cpu", None):
-                raise TypeError(f"{name} of {self.name}: {function!r} cannot be called")
+        work: object = self.work
+        check_functions({f"work of {self.name}": "nothing" if work is None else work, f"cpu of {self.name}": self.cpu})
         checked_number(f"concurrency of {self.name}:", self.concurrency, 1)
         for name, policy in (
             ("on_failure", self.on_failure),
@@ -107,6 +107,12 @@ class Stage:
             raise ValueError(f"lease of {self.name}: {', '.join(own)} is said by the pipeline itself")
         if not self.gpu and (self.lease or self.cpu or self.task_type):
             raise ValueError(f"{self.name} has gpu=False: task_type, lease and cpu mean nothing there")
+        lease: AsyncLeaseOptions = {**self.lease}
+        if not isinstance(lease.get("gpus", ""), str):
+            # What can be gone through once would be there for the first job alone.
+            lease["gpus"] = tuple(lease["gpus"])
+        _convert.acquire_request(self.task_type or self.name, lease)
+        object.__setattr__(self, "lease", lease)
         if self.timeout is not None:
             object.__setattr__(self, "timeout_seconds", _positive(self.name, self.timeout))
 

@@ -130,6 +130,17 @@ class PipelineStatistics:
     stages: Mapping[str, StageStatistics]
 
 
+def check_functions(functions: Mapping[str, object]) -> None:
+    """Whatever is there can be called.
+
+    Raises:
+        TypeError: it cannot.
+    """
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise TypeError(f"{name}: {function!r} cannot be called")
+
+
 def checked_number(name: str, value: int, least: int, most: int | None = None) -> int:
     """A whole number within its limits.
 

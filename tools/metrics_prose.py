@@ -150,7 +150,8 @@ curl -s -H 'Accept: application/openmetrics-text' http://127.0.0.1:9402/metrics
 ### What is there and what is absent
 
 - A counter is there from the start, at 0, for every label set that is known: every GPU, every configured task type. So
-  is the number of leases and of waiters. `increase()` sees the first event.
+  is the number of leases and of waiters. `increase()` sees the first event. Of a metric that would have more than 2,000
+  label sets so (hundreds of task types on dozens of GPUs), each comes with its first use.
 - A histogram comes with its first value.
 - What is not known is absent, never 0: a gauge of a reading goes while the reading is stale or the GPU is lost, and one
   that the GPU does not report is never there.

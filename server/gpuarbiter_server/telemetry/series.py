@@ -11,7 +11,7 @@ after the last change, never the other way round.
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from itertools import product
-from math import isfinite
+from math import isfinite, prod
 from time import time
 
 from gpuarbiter_server.telemetry.catalogue import Metric
@@ -125,6 +125,11 @@ class Distribution:
         return "".join((*lines, f"{count_prefix}{total}\n", f"{sum_prefix}{number(self._sum)}\n"))
 
 
+# Label sets of one family that are made before they are met: a page of more would be mostly zeros, and with hundreds of
+# task types on dozens of GPUs making them took the loop for seconds.
+MOST_EXPECTED = 2_000
+
+
 class Values(dict[tuple[str, ...], Value]):
     """The values of a family by their labels; one that is asked for is there from then on."""
 
@@ -139,9 +144,11 @@ class Values(dict[tuple[str, ...], Value]):
         return made
 
     def expect(self, *domains: Iterable[str]) -> None:
-        """Every combination of these values of its labels is shown from now on."""
-        for labels in product(*domains):
-            _ = self[labels]
+        """Every combination of these values of its labels is shown from now on, unless there are too many."""
+        values = [tuple(domain) for domain in domains]
+        if prod(map(len, values)) <= MOST_EXPECTED:
+            for labels in product(*values):
+                _ = self[labels]
 
     def drop_unused(self, *domains: Iterable[str]) -> None:
         """Forgets what was never counted and is none of these combinations."""

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families as classic_f
 from gpuarbiter_server.telemetry import exposition, series
 from gpuarbiter_server.telemetry.catalogue import CATALOGUE, Label, Metric
 from gpuarbiter_server.telemetry.catalogue import Values as Domain
-from gpuarbiter_server.telemetry.series import Distributions, Facts, Values, escaped, number
+from gpuarbiter_server.telemetry.series import MOST_EXPECTED, Distributions, Facts, Values, escaped, number
 from support.messages import acquire, release
 from support.server import serving
 
@@ -85,6 +85,15 @@ def test_a_value_is_shown_as_it_is_now():
     for expected in (1, 2, 5):
         series.inc(expected - (series.value or 0))
         assert f'gpu_arbiter_things_total{{kind="a"}} {expected}\n' in text(values)
+
+
+def test_too_many_label_sets_come_with_their_first_use():
+    few, many = Values(COUNTER), Values(COUNTER)
+    few.expect(str(number) for number in range(MOST_EXPECTED))
+    many.expect(str(number) for number in range(MOST_EXPECTED + 1))
+    assert (len(few), len(many)) == (MOST_EXPECTED, 0)
+    many["7",].inc()
+    assert 'gpu_arbiter_things_total{kind="7"} 1\n' in text(many)
 
 
 def test_a_gauge_without_a_value_is_not_shown_but_keeps_its_family():

@@ -1,4 +1,7 @@
 /** What docs/typescript-client.md shows, as a program: each of its blocks is a part of this file. */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { setTimeout } from "node:timers/promises";
 import {
   type Acquired,
   ArbiterUnavailable,
@@ -125,7 +128,18 @@ export async function listen(client: GpuArbiterClient): Promise<void> {
     onYield: (request, each) => say(`${each.leaseId} is wanted back: ${request.reason}, ${request.graceMs} ms`),
     onLost: (each) => say(`${each.leaseId} is lost: ${each.lostReason}`),
   });
-  await fetch("data:,stops-when-it-is-lost", { signal: lease.signal });
+  await setTimeout(10, undefined, { signal: lease.signal }); // ends early when it is lost
+}
+
+/** A process under a lease. */
+export async function program(client: GpuArbiterClient): Promise<void> {
+  await using lease = await client.lease("TRAIN", { memory: "10GiB" });
+  const child = spawn("sh", ["-c", 'echo "training on $CUDA_VISIBLE_DEVICES"'], {
+    env: { ...process.env, CUDA_VISIBLE_DEVICES: lease.visibleDevices },
+    signal: lease.signal, // ends it when the lease is lost
+    stdio: "inherit",
+  });
+  await once(child, "exit");
 }
 
 /** Changing it. */

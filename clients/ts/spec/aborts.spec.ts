@@ -1,9 +1,10 @@
 /** Given up at each stage: nothing is left at the arbiter. */
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { GpuArbiterClient } from "../src/index.js";
+import { timing } from "../src/timing.js";
 import { Arbiterd } from "./support/arbiterd.js";
 import { BadLine } from "./support/bad-line.js";
-import { aborted, leftAt, nothingLeftAt } from "./support/looking.js";
+import { aborted, keptLog, leftAt, nothingLeftAt } from "./support/looking.js";
 
 let arbiter: Arbiterd;
 let client: GpuArbiterClient;
@@ -144,4 +145,15 @@ test("by leaving its scope", async () => {
   })().catch((error: unknown) => error);
   expect(thrown).toMatchObject({ message: "boom" });
   await nothingLeftAt(arbiter.address);
+});
+
+test("by closing the client of an arbiter that is frozen", async () => {
+  timing.releaseMs = 300;
+  const logger = keptLog();
+  const frozen = new GpuArbiterClient({ address: arbiter.address, clientId: "other", logger });
+  const lease = await frozen.lease("TRAIN");
+  arbiter.signal("SIGSTOP");
+  await frozen.close();
+  arbiter.signal("SIGCONT");
+  expect(logger.lines.at(-1)).toContain(`warn: lease ${lease.leaseId} could not be released, and ends by itself`);
 });

@@ -35,6 +35,19 @@ describe("a block on a page is a part of an example", () => {
   });
 });
 
+test.each(["typescript-client.md", "node-service.md"])("the links of docs/%s lead somewhere", (page) => {
+  for (const [, path = "", anchor] of read(`docs/${page}`).matchAll(/\]\(([\w./-]*)(?:#([\w-]+))?\)/g)) {
+    const target = read(join("docs", path || page));
+    const anchors = [...target.matchAll(/^#+ (.*)$/gm)].map(([, heading = ""]) =>
+      heading
+        .toLowerCase()
+        .replaceAll(/[^\w -]/g, "")
+        .replaceAll(" ", "-"),
+    );
+    expect(anchors, `${path}#${anchor}`).toEqual(anchor === undefined ? anchors : expect.arrayContaining([anchor]));
+  }
+});
+
 describe("they run", () => {
   let arbiter: Arbiterd;
   let client: GpuArbiterClient;
@@ -64,6 +77,7 @@ describe("they run", () => {
     expect(await tour.work(client, "hello", new AbortController().signal)).toMatch(/^hello on GPU-/);
     await tour.compared(client, "hello");
     await tour.listen(client);
+    await tour.program(client);
     await tour.report(client, ["one"]);
     await tour.nightly();
     await tour.errors(client);

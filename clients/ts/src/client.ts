@@ -270,16 +270,20 @@ export class GpuArbiterClient implements AsyncDisposable {
     return watch(this.#source, options);
   }
 
-  /** Ends watches, takes back what waits, releases what is held (detached leases excepted), and closes the line. */
+  /**
+   * Ends watches, takes back what waits, releases what is held (detached leases excepted), and closes the line: all of it
+   * within five seconds, whatever the arbiter does.
+   */
   async close(): Promise<void> {
     const deadline = now() + timing.releaseMs;
+    const left = () => Math.max(0, deadline - now());
     this.#closing.abort(new Error("this client is closed"));
     await settled(Promise.allSettled(this.#asking), timing.withdrawMs);
     const leaving = [...this.#held].map((lease) =>
-      lease.detached ? lease.abandon() : lease.leave(lease.reported, Math.max(0, deadline - now())),
+      lease.detached ? lease.abandon() : lease.leave(lease.reported, left()),
     );
     await Promise.all(leaving);
-    await this.#session.close();
+    await this.#session.close(left());
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -134,10 +134,10 @@ export class Line {
     };
   }
 
-  /** Ends the line in order: waiting requests are taken back, what was asked is answered. */
-  async end(): Promise<void> {
+  /** Ends the line in order, within so long: waiting requests are taken back, what was asked is answered. */
+  async end(ms: number): Promise<void> {
     this.#outbox.close();
-    await settled(this.#ended, timing.withdrawMs);
+    await settled(this.#ended, ms);
     this.abandon();
   }
 

@@ -84,14 +84,14 @@ export class Session {
     return answer.value as AnswerTo<K>;
   }
 
-  /** Ends it; what is still open fails. */
-  async close(): Promise<void> {
+  /** Ends it, within so long; what is still open fails. */
+  async close(ms: number): Promise<void> {
     const line = this.#line;
     this.#closing.abort(new Error("this client is closed"));
     this.#line = undefined;
-    await line?.then(
-      (each) => each.end(),
-      () => {},
-    );
+    if (line !== undefined) {
+      const ending = line.then((each) => each.end(ms));
+      await settled(ending, ms);
+    }
   }
 }

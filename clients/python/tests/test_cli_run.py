@@ -180,6 +180,57 @@ def test_a_wait_that_takes_too_long_is_124(scripted: ScriptedArbiter, environmen
     assert (done.returncode, done.stderr) == (124, "gpu-arbiter: error: ASR since 3 s [GPU_BUSY]\n")
 
 
+def full(call: Call):
+    refuse(call.context, grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL", "eight wait already", retry_after=0.01)
+    yield
+
+
+@pytest.mark.parametrize("wait", [(), ("--wait", "1m")], ids=["without limit", "with a limit"])
+def test_a_full_queue_is_asked_again(scripted: ScriptedArbiter, environment: Environment, wait: tuple[str, ...]):
+    scripted.scripts += [full, full]
+    assert run(environment, *wait, "--", "true").returncode == 0
+    asked = scripted.seen["Acquire"]
+    assert len({request.request_id for request in asked}) == len(asked) == 3
+    if wait:
+        waits = [request.max_wait.ToTimedelta() for request in asked]
+        assert sorted(set(waits), reverse=True) == waits, "all of them together have a minute"
+
+
+@pytest.mark.parametrize("options", [("--wait", "0"), ("--wait", "50ms"), ("--task", "ASR")])
+def test_a_full_queue_is_124_once_the_wait_is_over(
+    scripted: ScriptedArbiter, environment: Environment, options: tuple[str, ...]
+):
+    scripted.scripts += [full] * 100
+    done = run(environment, *options, "--", "true")
+    assert (done.returncode, done.stderr) == (124, "gpu-arbiter: error: eight wait already [QUEUE_FULL]\n")
+
+
+# The library itself asks again for ten seconds.
+HASTY = "from gpuarbiter._sync import asking; asking.OUTAGE_SECONDS = 0.1;"
+
+
+@pytest.mark.parametrize(("ttl", "code"), [("1m", 0), ("1ms", 125)])
+def test_an_arbiter_that_goes_away_while_it_waits(
+    scripted: ScriptedArbiter, environment: Environment, ttl: str, code: int
+):
+    def waiting(call: Call):
+        yield call.queued()
+        call.wait("never")
+
+    scripted.scripts.append(waiting)
+    program = [*IMPATIENT[:2], HASTY + IMPATIENT[2], "run", "--json", "--ttl", ttl, "--", "true"]
+    quiet = environment | {"GRPC_VERBOSITY": "ERROR"}
+    with subprocess.Popen(program, env=quiet, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while '"position": 1' not in process.stderr.readline():
+            assert process.poll() is None
+        scripted.stop()
+        if not code:
+            assert "the arbiter is away, asking again" in process.stderr.readline()
+            scripted.start()
+        assert process.wait(timeout=30) == code
+
+
 def test_an_arbiter_that_is_not_there_is_125(scripted: ScriptedArbiter, environment: Environment):
     scripted.stop()
     done = run(environment, "--", "true")

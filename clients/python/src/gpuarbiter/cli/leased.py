@@ -7,13 +7,13 @@ import argparse
 import queue
 import signal
 import time
-import uuid
 from contextlib import nullcontext
 
-from gpuarbiter import Arbiter, Lease, LeaseOptions, Queued, WorkReport, _holder
+from gpuarbiter import Arbiter, Lease, LeaseOptions, WorkReport, _holder
 from gpuarbiter._guard.command import Guarded, Unguarded
 from gpuarbiter._values import WorkResult
 from gpuarbiter.cli import exit_codes, granted, ready
+from gpuarbiter.cli.asking import Asking
 from gpuarbiter.cli.client import connect
 from gpuarbiter.cli.forwarding import Signals
 from gpuarbiter.cli.granted import Granted
@@ -74,10 +74,12 @@ class Run:
         return self._run(joined.environment(address), None)[0]
 
     def _leased(self, arbiter: Arbiter, client_id: str) -> int:
-        request_id = str(uuid.uuid4())
         facts = {"address": arbiter.address, "client_id": client_id, "token": self._arguments.token or None}
-        self._guarded.cover(END_SECONDS, {**facts, "request_id": request_id})
-        with arbiter.lease(self._arguments.task, **self._options(request_id)) as lease:
+
+        def cover(request_id: str) -> None:
+            self._guarded.cover(END_SECONDS, {**facts, "request_id": request_id})
+
+        with Asking(arbiter, self._arguments, self._messages).lease(self._options(), cover) as lease:
             self._messages.clear()
             if self._answers_already():
                 return exit_codes.NOT_READY
@@ -87,7 +89,7 @@ class Run:
             lease.report(WorkReport(result=result, duration=time.monotonic() - started))
         return code
 
-    def _options(self, request_id: str) -> LeaseOptions:
+    def _options(self) -> LeaseOptions:
         arguments = self._arguments
         return {
             "memory": arguments.memory,
@@ -96,23 +98,11 @@ class Run:
             # While a model loads nobody else is to be there.
             "shared": False if arguments.until_ready else True if arguments.shared else None,
             "priority": arguments.priority,
-            "max_wait": arguments.wait,
             "max_hold": arguments.hold,
             "ttl": arguments.ttl,
-            "request_id": request_id,
-            "on_queued": self._progress,
             "on_yield": lambda _lease, request: self._events.put(Asked(request)),
             "on_lost": lambda lease: self._events.put(Lost(lease.lost_reason, lease.lost_detail)),
         }
-
-    def _progress(self, queued: Queued) -> None:
-        where = f"waiting for a GPU: {queued.position} of {queued.queue_length}, {queued.reason}"
-        self._messages.progress(
-            f"{where} ({queued.detail})" if queued.detail else where,
-            position=queued.position,
-            queue_length=queued.queue_length,
-            reason=queued.reason,
-        )
 
     def _answers_already(self) -> bool:
         url = self._arguments.until_ready

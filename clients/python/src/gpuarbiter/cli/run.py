@@ -101,7 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=kinds.duration,
         default=TTL,
         metavar="DURATION",
-        help="the lease is lost when the arbiter is out of reach for so long (default: 1m)",
+        help="an arbiter that is out of reach for so long costs the lease, or the place in the queue (default: 1m)",
     )
     command = parser.add_argument_group("the command")
     command.add_argument(
@@ -156,7 +156,7 @@ def _code(arguments: argparse.Namespace, messages: Messages) -> int:
     events: queue.SimpleQueue[object] = queue.SimpleQueue()
     with supervised(events) as guarded:
         # Imported before signals are ours: an interrupted import would leave half a module.
-        from gpuarbiter import Declined, WaitTimeout
+        from gpuarbiter import ClientLimit, Declined, QueueFull, WaitTimeout
         from gpuarbiter.cli.leased import Run
 
         try:
@@ -165,7 +165,7 @@ def _code(arguments: argparse.Namespace, messages: Messages) -> int:
         except Interrupted as interrupted:
             messages.clear()
             return exit_codes.SIGNALLED + interrupted.number
-        except (WaitTimeout, Declined) as error:
+        except (WaitTimeout, QueueFull, ClientLimit, Declined) as error:
             messages.error(str(error), reason=error.reason)
             return exit_codes.NO_GPU
 

@@ -1,7 +1,7 @@
 """`make bench`: runs every measurement, prints one table, and writes it to bench/results.md.
 
 --quick only shows that everything runs; its figures mean nothing and are not written. With --only it runs that
-module, and writes nothing either.
+module and draws its picture, and does not write the table.
 """
 
 import argparse
@@ -13,12 +13,42 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import decisions, durability, flights, handoffs, locks, package, pairs, pipeline, telemetry
+from bench import (
+    crowds,
+    decisions,
+    durability,
+    flights,
+    gpus,
+    handoffs,
+    loads,
+    locks,
+    package,
+    pairs,
+    pipeline,
+    sampling,
+    telemetry,
+    watchers,
+)
 
 # In the order of the table.
 _MODULES = {
     module.__name__.removeprefix("bench."): module
-    for module in (pairs, flights, locks, handoffs, decisions, durability, pipeline, package, telemetry)
+    for module in (
+        pairs,
+        flights,
+        loads,
+        locks,
+        handoffs,
+        decisions,
+        crowds,
+        watchers,
+        sampling,
+        durability,
+        gpus,
+        pipeline,
+        package,
+        telemetry,
+    )
 }
 _RESULTS = Path(__file__).with_name("results.md")
 _HEADINGS = ("measure", "floor", "arbiter", "ratio (median of rounds)")

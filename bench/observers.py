@@ -1,8 +1,8 @@
 """What telemetry costs in process: the observers, fed with all that is recorded of a lease.
 
-Run as `python -m bench.observers LEASES ROUNDS SHARE` with the OTEL_* variables of an arbiter, and stderr in a file;
-callers have traces, and SHARE of them are sampled. Prints CPU seconds per lease of each round as JSON, of all threads,
-less what the same loop costs without observers.
+Run as `python -m bench.observers LEASES ROUNDS SHARE SECONDS` with the OTEL_* variables of an arbiter, and stderr in a
+file. Callers have traces, SHARE of which are sampled; the thread of the log gets so many SECONDS to write what it gathers.
+Prints CPU seconds per lease of each round as JSON, of all threads, less what the same loop costs without observers.
 
 Without pauses, the code is in the processor's caches and many log lines are written together. With one lease each
 10 ms, each finds the caches cold, and wakes the thread that writes.
@@ -30,8 +30,6 @@ _MESSAGES = (
 )
 _COMMITS = 2
 
-_GATHERED_SECONDS = 0.3
-
 Observe = Callable[[Recorded], None]
 
 
@@ -56,7 +54,7 @@ def _nothing() -> None:
 
 def main() -> None:
     """Measures and prints."""
-    leases, rounds = int(sys.argv[1]), int(sys.argv[2])
+    leases, rounds, gathered = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[4])
     world = World(1, 3, 16, shared=False, sampled=float(sys.argv[3]))
     writer = logs.start()
     export = Export("bench", "bench")
@@ -76,7 +74,7 @@ def main() -> None:
                     observe(each)
         export.provider.force_flush()
         # The log's thread gathers lines for a while.
-        time.sleep(_GATHERED_SECONDS)
+        time.sleep(gathered)
         return (time.process_time() - began) / leases
 
     def above_nothing(observers: Sequence[Observe], beside: Callable[[], None] = _nothing, pause: float = 0.0) -> float:

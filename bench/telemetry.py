@@ -83,11 +83,11 @@ def _per_lease(*, quick: bool) -> tuple[str, ...]:
 
 def _observers(*, quick: bool) -> tuple[str, ...]:
     """The same in process: only what observes."""
-    leases, rounds = (20, 1) if quick else (200, 5)
+    leases, rounds, gathered = (20, 1, 0.02) if quick else (200, 5, 0.3)
     found = {}
     with receiver() as received, tempfile.TemporaryDirectory() as folder:
         for share in (0.01, 1.0):
-            command = [sys.executable, "-m", "bench.observers", str(leases), str(rounds), str(share)]
+            command = [sys.executable, "-m", "bench.observers", *map(str, (leases, rounds, share, gathered))]
             with Path(folder, "log").open("w+") as log:
                 environment = os.environ | sampled(received.endpoint, share)
                 done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=log, env=environment)

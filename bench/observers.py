@@ -1,7 +1,7 @@
 """What telemetry costs in process: the observers, fed with all that is recorded of a lease.
 
 Run as `python -m bench.observers LEASES ROUNDS SHARE SECONDS` with the OTEL_* variables of an arbiter, and stderr in a
-file. Callers have traces, SHARE of which are sampled; the thread of the log gets so many SECONDS to write what it gathers.
+file. Callers have traces, SHARE of which are sampled; the log gets so many SECONDS to write what it gathers.
 Prints CPU seconds per lease of each round as JSON, of all threads, less what the same loop costs without observers.
 
 Without pauses, the code is in the processor's caches and many log lines are written together. With one lease each

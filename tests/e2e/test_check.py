@@ -1,6 +1,7 @@
 """The checklist of what monitors see, on real arbiters."""
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,3 +124,31 @@ async def test_a_set_up_in_use_is_looked_at_without_disturbing_it(
     done = shell(arbiter)("check")
     assert done.returncode == 0
     assert "SKIP  a lease is granted  others use the GPUs" in done.stdout
+
+
+# Another PID namespace, as a container has one.
+ELSEWHERE = ("unshare", "--pid", "--fork", "--mount-proc")
+
+
+def _may_leave() -> bool:
+    try:
+        return subprocess.run([*ELSEWHERE, "true"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not _may_leave(), reason="PID namespaces cannot be made here: that needs root")
+@pytest.mark.parametrize(
+    ("transport", "status", "says"),
+    [("grpc", "WARN", "cannot see the processes here"), ("socket", "PASS", "by the attestation socket")],
+)
+def test_whether_pids_are_seen_from_another_namespace(
+    arbiter: Arbiterd, folder: Path, transport: str, status: str, says: str
+):
+    shell = Cli(environment(folder, GPU_ARBITER_ADDRESS=getattr(arbiter, transport)))
+    started = shell.start_other(*ELSEWHERE, "gpu-arbiter", "check", "--json", cwd=folder)
+    said, _ = started.communicate(timeout=60)
+    assert started.returncode == 0
+    lines = {line["check"]: line for line in json.loads(said)["checks"]}
+    assert (lines["pids"]["status"], says in lines["pids"]["found"]) == (status, True)
+    assert lines["a lease is granted"]["status"] == "PASS"

@@ -135,11 +135,14 @@ def test_nothing_without_pytorch(scripted: ScriptedArbiter, arbiter: Arbiter, mo
     assert "torch" not in sys.modules
 
 
-def test_pytorch_that_has_not_touched_cuda_is_left_alone(arbiter: Arbiter, cuda: Cuda):
+def test_pytorch_that_has_not_touched_cuda_is_left_alone(
+    arbiter: Arbiter, cuda: Cuda, caplog: pytest.LogCaptureFixture
+):
     cuda.initialized = False
     with arbiter.lease("ASR") as lease, torch_memory(lease) as measured:
         pass
     assert measured.peak_bytes == 0
+    assert caplog.records == []
 
 
 def test_pytorch_that_comes_in_the_block_is_seen(monkeypatch: pytest.MonkeyPatch):

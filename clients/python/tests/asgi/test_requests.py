@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from fakes.asgi_server import Exchange, respond
 from fakes.polling import async_until
 from fakes.scripted_arbiter import Call, ScriptedArbiter, refuse, seconds
 from gpuarbiter import ArbiterError, AsyncArbiter, AsyncLease, LeaseLost, WorkReport, current_lease
+from gpuarbiter._asgi.interruption import Interruption
 from gpuarbiter.asgi import GpuLeaseMiddleware, GpuRoute
 from gpuarbiter.v1 import lease_pb2
 
@@ -481,7 +483,17 @@ async def test_a_stream_from_the_cpu_ends_with_its_client_too(scripted: Scripted
     await exchange.over()
 
 
-async def test_what_the_application_raises_of_its_own_stays(scripted: ScriptedArbiter, arbiter: AsyncArbiter):
+@pytest.mark.parametrize(
+    ("raised", "stays"),
+    [
+        (lambda _gone: RuntimeError("as frameworks do"), False),
+        (lambda gone: ExceptionGroup("of a task group", [gone]), False),
+        (lambda gone: ExceptionGroup("of a task group", [gone, ValueError("a bug")]), True),
+    ],
+)
+async def test_only_what_came_of_the_client_s_going_is_kept_back(
+    scripted: ScriptedArbiter, arbiter: AsyncArbiter, raised: Callable[[OSError], Exception], *, stays: bool
+):
     async def app(_scope: Any, _receive: Any, send: Any) -> None:
         await respond(send, more=True)
         exchange.hangs_up()
@@ -489,16 +501,24 @@ async def test_what_the_application_raises_of_its_own_stays(scripted: ScriptedAr
             while True:
                 await asyncio.sleep(0)
                 await send({"type": "http.response.body", "body": b"b", "more_body": True})
-        except OSError:
-            if wrapped:
-                raise ExceptionGroup("of a task group", [ValueError("bug"), OSError()]) from None
-            raise RuntimeError("as frameworks do") from None
+        except OSError as gone:
+            raise raised(gone)  # noqa: B904 -- its context is what is looked at
 
-    for wrapped in (False, True):
-        exchange = Exchange(leased(app, arbiter))
-        if wrapped:
-            with pytest.raises(ExceptionGroup):
-                await exchange.over()
-        else:
-            await exchange.over()
-    assert len(scripted.seen["Release"]) == 2
+    exchange = Exchange(leased(app, arbiter))
+    with pytest.raises(ExceptionGroup) if stays else contextlib.nullcontext():
+        await exchange.over()
+    assert result(scripted) == (FAILED if stays else CANCELLED)
+
+
+async def test_a_second_reason_to_interrupt_is_one_too_many():
+    interruption = Interruption()
+    interruption.interrupt("gone")  # too early
+    with interruption:
+        asyncio.get_running_loop().call_soon(interruption.interrupt, "lost")
+        asyncio.get_running_loop().call_soon(interruption.interrupt, "gone")
+        await asyncio.Event().wait()
+    interruption.interrupt("gone")  # too late
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    assert interruption.cause == "lost"

@@ -18,7 +18,7 @@ def matches(route: GpuRoute, path: str, **more: Any) -> bool:
         ("/work", ["/work"], ["/work/", "/working", "/", "/a/work", "/work\n"]),
         ("/jobs/{id}/run", ["/jobs/7/run"], ["/jobs//run", "/jobs/7/8/run", "/jobs/7/run/"]),
         ("/jobs/{id:int}", ["/jobs/7"], ["/jobs", "/jobs/7/8"]),
-        ("/v1/*", ["/v1/", "/v1/a", "/v1/a/b"], ["/v1", "/v2/a"]),
+        ("/v1/*", ["/v1/", "/v1/a", "/v1/a/b", "/v1/a\nb"], ["/v1", "/v2/a"]),
         ("/files/{rest:path}", ["/files/a/b"], ["/files"]),
         ("*.wav", ["/a/b.wav"], ["/a/b.wave"]),
         ("/a.c", ["/a.c"], ["/abc"]),
@@ -36,6 +36,8 @@ def test_paths_are_those_below_where_the_application_is_mounted():
         assert matches(route, path, root_path=root)
     for path, root in (("/apiwork", "/api"), ("/api/work", ""), ("/api", "/api")):
         assert not matches(route, path, root_path=root)
+    assert not matches(GpuRoute("ASR", "/api"), "/api", root_path="/api")
+    assert matches(GpuRoute("ASR", "/apiwork"), "/apiwork", root_path="/api")
     assert route.matches({"type": "http", "method": "POST", "path": "/work"})
 
 

@@ -335,7 +335,9 @@ class Runner:
         with self._stage.admin() as admin:
             while True:
                 seen = sum(
-                    event.type == wanted and (event.request_id == lease or event.holder.client_id == client_id)
+                    event.type == wanted
+                    and (event.request_id == lease or event.holder.client_id == client_id)
+                    and event.detail.startswith(step.detail)
                     for event in admin.ListEvents(admin_pb2.ListEventsRequest(), timeout=step.within)
                 )
                 if seen >= step.count:

@@ -18,8 +18,8 @@ from gpuarbiter.v1 import admin_pb2, admin_pb2_grpc, gpu_arbiter_pb2_grpc
 from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
 from support.process import ISOLATED, Arbiterd, environment
 
-# So that a lease that ended leaves nothing behind, and tests end at once.
-_SETTINGS = {"cooldown": "0s", "shutdown_grace": "0s", "log_level": "warning"}
+# So that a lease that ended leaves nothing behind, nobody is asked to yield who is only slow, and tests end at once.
+_SETTINGS = {"cooldown": "0s", "defaults.max_hold": "0s", "shutdown_grace": "0s", "log_level": "warning"}
 
 
 class Stage:
@@ -142,6 +142,7 @@ class Stage:
             "reset": self.proxy.reset,
             # Nothing arrives over the connections that stand; new ones are good.
             "silent": self._silence,
+            "slow": lambda: self.proxy.become(Fault(delay=0.05)),
             "refused": self.proxy.refuse,
             "healed": self.proxy.heal,
         }

@@ -245,8 +245,9 @@ class History(Step):
     type: str
     lease: str | None = None
     by: str | None = None
-    # So often at least.
+    # So often at least, and with a detail that begins so: of an end, why.
     count: int = 1
+    detail: str = ""
 
     @model_validator(mode="after")
     def _one(self) -> "History":
@@ -266,7 +267,7 @@ class Network(Step):
     """What becomes of the line of the actors that go through the proxy, one after the other."""
 
     verb = "network"
-    becomes: list[Literal["cut", "reset", "silent", "refused", "healed"]]
+    becomes: list[Literal["cut", "reset", "silent", "slow", "refused", "healed"]]
     # It is well again so long after all of that.
     healed_after: Seconds | None = None
 

@@ -34,7 +34,7 @@ GRANTED = {"kind": "granted", "request_id": "r", "lease_id": "l", "fencing_token
         ("- await: {state: {holding: [x]}}", "nobody has asked for 'x' yet"),
         ("- event: {lease: x}", "say one of queued, working, yielding, lost"),
         ("- history: {type: ENDED}", "say either lease or by"),
-        ("- network: {becomes: [slow]}", "Input should be 'cut'"),
+        ("- network: {becomes: [late]}", "Input should be 'cut'"),
         ("- await: {within: 3, state: {}}", "within"),
         ("- sing: {}", "'sing' is no verb; allowed are acquire,"),
         ("- [acquire]", "is no step"),

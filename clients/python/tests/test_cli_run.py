@@ -245,16 +245,34 @@ def test_a_bad_address_is_125(environment: Environment):
     assert "'nowhere' is not an address" in done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
-def test_signals_are_the_commands(scripted: ScriptedArbiter, start: Start, number: signal.Signals):
-    process = start(
-        "--", "sh", "-c", f"trap 'echo heard; exit 7' {number.name[3:]}; echo up; while :; do sleep 0.05; done"
-    )
+# A command that says which signals it hears, and ends with a code that it is told.
+HEARING = """
+for name in INT TERM HUP QUIT USR1 USR2 CONT WINCH; do trap "echo $name" $name; done
+echo up
+while [ ! -s "$0" ]; do sleep 0.02; done
+exit "$(cat "$0")"
+"""
+
+
+@pytest.mark.parametrize(
+    ("names", "code", "result"),
+    [
+        (["INT", "TERM", "HUP", "QUIT", "USR1", "USR2"], 7, lease_pb2.WORK_RESULT_CANCELLED),
+        # They end nothing.
+        (["CONT", "WINCH"], 0, lease_pb2.WORK_RESULT_OK),
+    ],
+)
+def test_signals_are_the_commands(
+    scripted: ScriptedArbiter, start: Start, tmp_path: Path, names: list[str], code: int, result: int
+):
+    process = start("--", "sh", "-c", HEARING, str(tmp_path / "code"))
     assert process.stdout.readline() == "up\n"
-    process.send_signal(number)
-    out, _ = process.communicate(timeout=30)
-    assert (process.returncode, out) == (7, "heard\n")
-    assert scripted.seen["Release"][0].report.result == lease_pb2.WORK_RESULT_CANCELLED
+    for name in names:
+        process.send_signal(signal.Signals[f"SIG{name}"])
+        assert process.stdout.readline() == f"{name}\n"
+    (tmp_path / "code").write_text(str(code))
+    assert process.wait(timeout=30) == code
+    assert scripted.seen["Release"][0].report.result == result
 
 
 def test_a_command_that_a_signal_ends_is_128_and_the_signal(scripted: ScriptedArbiter, start: Start):
@@ -270,16 +288,6 @@ def test_an_ignored_signal_stays_ignored(scripted: ScriptedArbiter, environment:
     done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, timeout=60, check=False)
     assert done.returncode == 5
     assert len(scripted.seen["Release"]) == 1
-
-
-@pytest.mark.parametrize("name", ["CONT", "WINCH"])
-def test_signals_that_end_nothing_are_passed_on_too(scripted: ScriptedArbiter, start: Start, name: str):
-    process = start("--", "sh", "-c", f"trap 'echo heard; exit 0' {name}; echo up; while :; do sleep 0.05; done")
-    assert process.stdout.readline() == "up\n"
-    process.send_signal(signal.Signals[f"SIG{name}"])
-    out, _ = process.communicate(timeout=30)
-    assert (process.returncode, out) == (0, "heard\n")
-    assert scripted.seen["Release"][0].report.result == lease_pb2.WORK_RESULT_OK
 
 
 @pytest.mark.usefixtures("scripted")

@@ -230,6 +230,19 @@ def test_where_the_system_offers_less_the_group_is_ended(line: Callable[[str], L
     assert guard.process.wait(PATIENCE) == 0
 
 
+def test_where_the_system_offers_less_a_stop_is_told_too(line: Callable[[str], Line]):
+    guard = line(POORER)
+    guard.run("sleep", "60")
+    guard.heard()
+    guard.order("signal", number=signal.SIGSTOP)
+    assert guard.heard() == {"event": "stopped", "signal": signal.SIGSTOP}
+    guard.order("end", grace=60)
+    assert guard.heard() == {"event": "exited", "code": 143}
+    assert guard.heard() == {"event": "gone", "gone": True}
+    guard.order("bye")
+    assert guard.process.wait(PATIENCE) == 0
+
+
 def test_a_guard_without_a_command_goes_with_its_wrapper(line: Callable[[str], Line]):
     guard = line("import sys; from gpuarbiter._guard import guard; guard.main(int(sys.argv[1]))")
     guard.close()

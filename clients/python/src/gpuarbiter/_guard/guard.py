@@ -130,10 +130,7 @@ class Guard:
 
     def _follow_leader(self, pid: int) -> None:
         if not hasattr(os, "waitid"):
-            found, status = os.waitpid(pid, os.WNOHANG)
-            if found:
-                code = os.waitstatus_to_exitcode(status)
-                self._exited(code if code >= 0 else 128 - code)
+            self._reap_leader(pid)
             return
         while (state := os.waitid(os.P_PID, pid, os.WEXITED | os.WSTOPPED | os.WNOWAIT | os.WNOHANG)) is not None:
             if state.si_code != os.CLD_STOPPED:
@@ -141,6 +138,18 @@ class Guard:
                 return
             os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG)  # or it would be told again at once
             self._tell("stopped", signal=state.si_status)
+
+    def _reap_leader(self, pid: int) -> None:
+        """Where waitid is missing (macOS): the leader cannot be looked at without being reaped."""
+        while self._code is None:
+            found, status = os.waitpid(pid, os.WNOHANG | os.WUNTRACED)
+            if not found:
+                return
+            if os.WIFSTOPPED(status):
+                self._tell("stopped", signal=os.WSTOPSIG(status))
+                continue
+            code = os.waitstatus_to_exitcode(status)
+            self._exited(code if code >= 0 else 128 - code)
 
     def _exited(self, code: int) -> None:
         self._code = code

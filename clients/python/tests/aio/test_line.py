@@ -6,6 +6,9 @@ import pytest
 from fakes.polling import async_until
 from fakes.scripted_arbiter import Call, ScriptedArbiter, grant_and_hold, refuse
 from gpuarbiter import ArbiterUnavailable, AsyncArbiter, AsyncLease, InvalidRequest
+from gpuarbiter._aio import backend
+from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
+from gpuarbiter.v1 import lease_pb2
 
 
 async def take(arbiter: AsyncArbiter) -> AsyncLease:
@@ -80,6 +83,23 @@ async def test_a_lease_that_was_released_is_not_cancelled(scripted: ScriptedArbi
         pass
     async with arbiter.lease("ASR"):  # whatever was written before is there by now
         pass
+    assert not scripted.seen["CancelAcquire"]
+
+
+async def test_closing_waits_for_a_release_that_is_under_way(scripted: ScriptedArbiter, arbiter: AsyncArbiter):
+    def slow(_request: object, _context: object):
+        scripted.gate("go").wait(10)
+        return pb.ReleaseResponse(reason=lease_pb2.END_REASON_RELEASED)
+
+    scripted.answers["Release"] = slow
+    lease = await take(arbiter)
+    releasing = backend.spawn(lease.release)
+    await async_until(lambda: scripted.seen["Release"])
+    closing = backend.spawn(arbiter.close)
+    scripted.open("go")
+    await backend.settle([releasing, closing], 10.0)
+    assert lease.released is not None
+    assert lease.released.reason == "RELEASED"
     assert not scripted.seen["CancelAcquire"]
 
 

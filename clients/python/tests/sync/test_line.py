@@ -7,6 +7,9 @@ import pytest
 from fakes.polling import until
 from fakes.scripted_arbiter import Call, ScriptedArbiter, grant_and_hold, refuse
 from gpuarbiter import Arbiter, ArbiterUnavailable, InvalidRequest, Lease
+from gpuarbiter._sync import backend
+from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
+from gpuarbiter.v1 import lease_pb2
 
 
 def take(arbiter: Arbiter) -> Lease:
@@ -79,6 +82,23 @@ def test_a_lease_that_was_released_is_not_cancelled(scripted: ScriptedArbiter, a
         pass
     with arbiter.lease("ASR"):  # whatever was written before is there by now
         pass
+    assert not scripted.seen["CancelAcquire"]
+
+
+def test_closing_waits_for_a_release_that_is_under_way(scripted: ScriptedArbiter, arbiter: Arbiter):
+    def slow(_request: object, _context: object):
+        scripted.gate("go").wait(10)
+        return pb.ReleaseResponse(reason=lease_pb2.END_REASON_RELEASED)
+
+    scripted.answers["Release"] = slow
+    lease = take(arbiter)
+    releasing = backend.spawn(lease.release)
+    until(lambda: scripted.seen["Release"])
+    closing = backend.spawn(arbiter.close)
+    scripted.open("go")
+    backend.settle([releasing, closing], 10.0)
+    assert lease.released is not None
+    assert lease.released.reason == "RELEASED"
     assert not scripted.seen["CancelAcquire"]
 
 

@@ -49,6 +49,7 @@ class AsyncLease(LeaseFacts):
         self._granted_at = _clock.now()
         self._report: WorkReport | None = None
         self._peak_bytes = 0
+        self._given_back = backend.Event()
         notices.lease = self
         _forks.watch(self)
         self._keeper.start()
@@ -57,6 +58,8 @@ class AsyncLease(LeaseFacts):
         """The lease is the parent's: in the child it counts as given back, and nothing is asked for it."""
         self._record.disown()
         self._notices.forked()
+        self._given_back = backend.Event()
+        self._given_back.set()
 
     @property
     def detached(self) -> bool:
@@ -140,6 +143,7 @@ class AsyncLease(LeaseFacts):
                 return self._record.gave_back(Released(self.lost_reason, self._held(), already_ended=True))
             return self._record.gave_back(_convert.released(await self._ask_release(report, seconds)))
         finally:
+            self._given_back.set()
             self._keeper.stop()
             await self._keeper.settle()
 
@@ -170,7 +174,10 @@ class AsyncLease(LeaseFacts):
             self._keeper.stop()
             await self._keeper.settle()
         else:
-            await self._leave(self._report, RELEASE_SECONDS if seconds is None else seconds)
+            seconds = RELEASE_SECONDS if seconds is None else seconds
+            if self._record.closed:  # somebody else is giving it back, over the line that is closed after this
+                await self._given_back.wait(seconds)
+            await self._leave(self._report, seconds)
 
     async def _leave(self, report: WorkReport | None, seconds: float) -> None:
         if self._record.closed:  # released already, or in vain

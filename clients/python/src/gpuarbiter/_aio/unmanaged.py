@@ -7,6 +7,7 @@ Whatever else uses the GPU is not known.
 import os
 
 from gpuarbiter import _clock
+from gpuarbiter._aio import backend
 from gpuarbiter._aio.lease import AsyncLease
 from gpuarbiter._aio.notices import AsyncNotices
 from gpuarbiter._record import LeaseRecord
@@ -32,6 +33,7 @@ class AsyncUnmanagedLease(AsyncLease):
         self._notices = AsyncNotices(None, None)
         self._report: WorkReport | None = None
         self._peak_bytes = 0
+        self._given_back = backend.Event()
 
     @property
     def unmanaged(self) -> bool:
@@ -67,5 +69,6 @@ class AsyncUnmanagedLease(AsyncLease):
 
     async def _release(self, _report: WorkReport | None, _seconds: float) -> Released:
         self._record.close()
+        self._given_back.set()
         self._notices.woken.set()
         return self._record.gave_back(Released("", self._held(), already_ended=False))

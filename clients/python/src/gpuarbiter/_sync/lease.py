@@ -50,6 +50,7 @@ class Lease(LeaseFacts):
         self._granted_at = _clock.now()
         self._report: WorkReport | None = None
         self._peak_bytes = 0
+        self._given_back = backend.Event()
         notices.lease = self
         _forks.watch(self)
         self._keeper.start()
@@ -58,6 +59,8 @@ class Lease(LeaseFacts):
         """The lease is the parent's: in the child it counts as given back, and nothing is asked for it."""
         self._record.disown()
         self._notices.forked()
+        self._given_back = backend.Event()
+        self._given_back.set()
 
     @property
     def detached(self) -> bool:
@@ -141,6 +144,7 @@ class Lease(LeaseFacts):
                 return self._record.gave_back(Released(self.lost_reason, self._held(), already_ended=True))
             return self._record.gave_back(_convert.released(self._ask_release(report, seconds)))
         finally:
+            self._given_back.set()
             self._keeper.stop()
             self._keeper.settle()
 
@@ -171,7 +175,10 @@ class Lease(LeaseFacts):
             self._keeper.stop()
             self._keeper.settle()
         else:
-            self._leave(self._report, RELEASE_SECONDS if seconds is None else seconds)
+            seconds = RELEASE_SECONDS if seconds is None else seconds
+            if self._record.closed:  # somebody else is giving it back, over the line that is closed after this
+                self._given_back.wait(seconds)
+            self._leave(self._report, seconds)
 
     def _leave(self, report: WorkReport | None, seconds: float) -> None:
         if self._record.closed:  # released already, or in vain

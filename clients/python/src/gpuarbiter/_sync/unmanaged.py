@@ -9,6 +9,7 @@ import os
 
 from gpuarbiter import _clock
 from gpuarbiter._record import LeaseRecord
+from gpuarbiter._sync import backend
 from gpuarbiter._sync.lease import Lease
 from gpuarbiter._sync.notices import Notices
 from gpuarbiter._units import Duration, Size, parse_bytes, parse_duration
@@ -33,6 +34,7 @@ class UnmanagedLease(Lease):
         self._notices = Notices(None, None)
         self._report: WorkReport | None = None
         self._peak_bytes = 0
+        self._given_back = backend.Event()
 
     @property
     def unmanaged(self) -> bool:
@@ -68,5 +70,6 @@ class UnmanagedLease(Lease):
 
     def _release(self, _report: WorkReport | None, _seconds: float) -> Released:
         self._record.close()
+        self._given_back.set()
         self._notices.woken.set()
         return self._record.gave_back(Released("", self._held(), already_ended=False))

@@ -130,7 +130,7 @@ def _over_http(*, quick: bool) -> tuple[str, ...]:
 
 def _scraped(what: str, settings: tuple[str, ...], *, quick: bool) -> tuple[str, ...]:
     """Hand-offs with a scrape each second, and without."""
-    rounds, seconds = (1, 1.0) if quick else (15, 3.0)
+    rounds, seconds = (1, 1.0) if quick else (15, 2.0)
     with arbiter("journal.durability=memory", "queue_limit=100", *settings) as server:
         turns = []
         for _ in range(rounds):

@@ -88,6 +88,15 @@ def test_the_page_about_scenarios_is_current():
     assert set(VERBS) <= told
 
 
+def test_the_go_page_names_the_versions_that_are_tested():
+    root = Path(__file__).parents[2]
+    named = re.findall(r"([a-z.]+/[\w./-]+)@(v[\d.]+)", (root / "docs" / "go.md").read_text())
+    pinned = (root / "tests" / "conformance" / "go" / "go.mod").read_text() + (root / ".ci" / "run").read_text()
+    assert len(named) == 3
+    for module, version in named:
+        assert f"{module} {version}" in pinned or f"VERSION={version}\n" in pinned, f"{module}@{version}"
+
+
 # -- drivers that do not do what a scenario says --
 
 ANSWERS = "import json, sys\nfor line in sys.stdin:\n    it = json.loads(line)\n    "

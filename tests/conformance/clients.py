@@ -1,5 +1,9 @@
-"""The clients that play the scenarios: how each one's driver is started, and what it needs."""
+"""The clients that play the scenarios: how each one's driver is started, and what it needs.
 
+Law: these are this repository's; who writes another one names its driver in CONFORMANCE_DRIVER, and changes nothing.
+"""
+
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,8 +25,14 @@ class Client:
     tools: tuple[str, ...] = ()
 
 
+VARIABLE = "CONFORMANCE_DRIVER"
 CLIENTS = (
     Client("python-async", lambda: (*_PYTHON, "asynchronous")),
     Client("python-sync", lambda: (*_PYTHON, "synchronous")),
     Client("typescript", typescript.command, tools=("node",)),
 )
+
+
+def clients(driver: str) -> tuple[Client, ...]:
+    """This repository's, or the one whose driver is that command."""
+    return (Client("driver", lambda: tuple(shlex.split(driver))),) if driver else CLIENTS

@@ -1,12 +1,13 @@
 """Every scenario, by every client: `pytest tests/conformance -k "queue-order and python-sync"`."""
 
 import json
+import os
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 import pytest
 
-from conformance.clients import CLIENTS, Client
+from conformance.clients import VARIABLE, Client, clients
 from conformance.runner import Runner
 from conformance.scenario import Scenario, load_all
 from conformance.stage import Stages
@@ -17,7 +18,7 @@ def _performances() -> list[Any]:
     scenarios = sorted(load_all(), key=lambda each: (each.restarts, json.dumps(each.head.arbiter, sort_keys=True)))
     made = []
     for scenario in scenarios:
-        for client in CLIENTS:
+        for client in clients(os.environ.get(VARIABLE, "")):
             marks: list[Any] = [pytest.mark.tool(tool) for tool in client.tools]
             if client.name in scenario.head.known_failures:
                 reason = scenario.head.known_failures[client.name]

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from conformance.clients import clients
 from conformance.driving import DeviationError
 from conformance.expectations import Expect, Facts, differences
 from conformance.runner import Runner
@@ -95,6 +96,12 @@ def test_the_go_page_names_the_versions_that_are_tested():
     assert len(named) == 3
     for module, version in named:
         assert f"{module} {version}" in pinned or f"VERSION={version}\n" in pinned, f"{module}@{version}"
+
+
+def test_a_driver_from_elsewhere_plays_alone():
+    assert [client.name for client in clients("")] == ["python-async", "python-sync", "typescript"]
+    (alone,) = clients("go run './my driver'")
+    assert alone.command() == ("go", "run", "./my driver")
 
 
 # -- drivers that do not do what a scenario says --

@@ -40,10 +40,10 @@ async def test_until_it_is_ready_the_gpu_is_its_own_and_then_shared(
     shared = await lease_of(client, "LLM")
     assert (shared.lease_id, shared.sharing) == (lease.lease_id, lease_pb2.SHARING_SHARED)
     assert shared.gpus[0].committed_bytes == 6 * GIB
+    assert started.stderr is not None
+    assert "the GPU is shared now (6.0 GiB)" in started.stderr.readline()
     started.terminate()
-    code, said = Cli.end_of(started)
-    assert code == 128 + signal.SIGTERM
-    assert "the GPU is shared now (6.0 GiB)" in said
+    assert Cli.end_of(started)[0] == 128 + signal.SIGTERM
 
 
 async def test_a_model_of_unknown_size_shares_what_was_seen_of_it(

@@ -99,7 +99,7 @@ class Driver:
     def send(self, op: str, **fields: Any) -> int:
         """Sends a command; returns its number."""
         number = next(self._numbers)
-        line = json.dumps({"id": number, "op": op, **fields})
+        line = json.dumps({"id": number, "op": op, **fields}, allow_nan=False)
         self._mailbox.said.append(f"-> {line}")
         assert self.process.stdin is not None
         try:

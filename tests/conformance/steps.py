@@ -187,7 +187,7 @@ class Resize(Step):
     verb = "resize"
     lease: str
     memory: Any = None
-    shared: bool | None = None
+    shared: Any = None
     expect: Expect
 
 

@@ -60,6 +60,9 @@ def sharing(shared: bool | None) -> lease_pb2.Sharing:
     """Shared, exclusive, or for None whatever the policy (or the lease) says."""
     if shared is None:
         return lease_pb2.SHARING_UNSPECIFIED
+    # "no" would be true.
+    if not isinstance(shared, bool):
+        raise TypeError(f"shared is {shared!r}; write True, False or None")
     return lease_pb2.SHARING_SHARED if shared else lease_pb2.SHARING_EXCLUSIVE
 
 

@@ -7,6 +7,10 @@ FREE = {
     "rpc_messages": "the message types of the contract, of health and of reflection: 60, all there from the start",
     "gpu": "one for each GPU",
     "nvml_errors": "the NVML calls that the arbiter makes times the errors that they met; most are never met",
+    "gpu_utilization_score": "one for each GPU that was analyzed; it changes its labels with the GPU's holder",
+    "gpu_utilization_status": "the same",
+    "analysis_confidence_ratio": "the same",
+    "analysis_adjusted_score": "the same",
     "build": "one",
 }
 

@@ -18,6 +18,7 @@ from gpuarbiter_server.api.convert_out import Converter
 from gpuarbiter_server.api.server import GrpcServer
 from gpuarbiter_server.api.service import GpuArbiterService
 from gpuarbiter_server.app import gpus, holders
+from gpuarbiter_server.app.analysing import Analysing
 from gpuarbiter_server.app.keeping import Kept, keep
 from gpuarbiter_server.app.listening import Addresses, take
 from gpuarbiter_server.app.observing import known, lag_of_the_loop, observe
@@ -128,12 +129,14 @@ async def _assemble(
         journal = JournalWriter(kept.journal, metrics)
         stack.push_async_callback(journal.close, _LAST_COMMIT)
     runtime = Runtime(arbiter, clock=monotonic, observers=observers, journal=journal, on_serving=readiness.serving)
+    analysing = Analysing(config, specs, runtime.census, metrics)
     sources = Sources(
         __version__,
         census=runtime.census,
         wall=wall,
         nvml_errors=backend.errors if isinstance(backend, NvmlBackend) else {},
         spans_dropped=observing.spans_dropped,
+        analysed=analysing.shown,
     )
     page = Page(metrics, Gauges(known(config, specs), sources))
     sampler = Sampler(
@@ -142,7 +145,7 @@ async def _assemble(
         interval=config.sampler.interval,
         fast_interval=config.sampler.fast_interval,
         clock=monotonic,
-        deliver=runtime.submit_threadsafe,
+        deliver=analysing.listen(runtime.submit_threadsafe),
         observe_poll=metrics.observe_poll,
     )
     processes = ProcessWatcher(asyncio.get_running_loop(), runtime.submit)
@@ -151,6 +154,7 @@ async def _assemble(
     def reconfigured(new: Config) -> None:
         logs.configure(new.log_level, new.log_levels, new.log_format)
         page.configure(known(new, specs))
+        analysing.configure(new)
 
     live_config = LiveConfig(config, runtime, on_change=reconfigured)
     attestation = holders.attestation(config)
@@ -171,6 +175,7 @@ async def _assemble(
     await taken.serve(grpc_server, application, stack)
     _in_background(readiness.announce(grpc_server.announce), stack)
     _in_background(lag_of_the_loop(metrics.observe_lag), stack)
+    analysing.start(stack)
     if attestation is not None:
         await holders.start_attestation(attestation, stack)
     sampler.start()

@@ -15,6 +15,7 @@ import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
 from gpuarbiter_server.config import kinds, listen
+from gpuarbiter_server.config.analysis import AnalysisSection, analysis_faults
 from gpuarbiter_server.config.gpus import AutoGpus, Gpus
 from gpuarbiter_server.config.problems import Fault, Path, Rejection
 from gpuarbiter_server.config.sections import (
@@ -106,6 +107,7 @@ class Config(Section):
     journal: JournalSection = Field(default_factory=JournalSection)
     history: HistorySection = Field(default_factory=HistorySection)
     telemetry: TelemetrySection = Field(default_factory=TelemetrySection)
+    analysis: AnalysisSection = Field(default_factory=AnalysisSection)
     shutdown_grace: kinds.Duration = live(
         5.0, "How long holders may still renew and release after the arbiter was told to stop."
     )
@@ -199,6 +201,7 @@ def _section_faults(config: Config) -> Iterator[Fault]:
     if sampler.fast_interval > sampler.interval:
         shown = format_duration(sampler.fast_interval)
         yield Fault(("sampler", "fast_interval"), shown, "at most sampler.interval")
+    yield from analysis_faults(config.analysis)
     if config.memory.stale_after < sampler.interval:
         shown = format_duration(config.memory.stale_after)
         yield Fault(("memory", "stale_after"), shown, "at least sampler.interval: every reading would be stale")

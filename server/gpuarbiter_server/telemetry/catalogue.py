@@ -81,6 +81,7 @@ _WAITS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0
 _HOLDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
 _COMMITS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0)
 _POLLS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0)
+_ANALYSES = (0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0)
 _LAGS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 _ITEMS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1024.0, 4096.0)
 _MEMORY = tuple(float(2**power) for power in range(28, 39))
@@ -366,6 +367,53 @@ NVML_ERRORS = Metric(
     (Label("call", Values.FREE), Label("error", Values.FREE)),
 )
 
+# -- the analysis of their use --
+
+_ANALYSED = tuple(Label(name, Values.FREE) for name in ("gpu", "namespace", "pod"))
+UTILIZATION_SCORE = Metric(
+    "gpu_utilization_score",
+    "gauge",
+    "How much of the GPU was used over the window of the analysis, 0 to 100.",
+    _ANALYSED,
+    formerly=("utilization_score",),
+)
+UTILIZATION_STATUS = Metric(
+    "gpu_utilization_status",
+    "gauge",
+    "1 for the status that the score comes to.",
+    (*_ANALYSED, Label("status", ("idle", "low", "normal", "high"))),
+    formerly=("status label of utilization_score",),
+)
+ANALYSIS_CONFIDENCE = Metric(
+    "analysis_confidence_ratio",
+    "gauge",
+    "How sure the analysis is of what it thinks of the GPU.",
+    (*_ANALYSED, Label("judgement", ("active", "idle", "suspicious"))),
+    formerly=("ai_analysis_confidence",),
+)
+ANALYSIS_ADJUSTED = Metric(
+    "analysis_adjusted_score",
+    "gauge",
+    "The score if only what matters now counted, 0 to 100.",
+    _ANALYSED,
+    formerly=("ai_adjusted_score",),
+)
+ANALYSIS_RUNS = Metric(
+    "analysis_runs",
+    "counter",
+    "Runs of the analysis.",
+    (Label("result", ("ok", "failed")),),
+    formerly=("analysis_total", "analysis_errors_total"),
+)
+ANALYSIS_DURATION = Metric(
+    "analysis_duration_seconds",
+    "histogram",
+    "Time of one run of the analysis.",
+    (),
+    _ANALYSES,
+    formerly=("analysis_duration_seconds",),
+)
+
 # -- the arbiter itself --
 
 JOURNAL_COMMIT = Metric("journal_commit_seconds", "histogram", "Time of one commit of the journal.", (), _COMMITS)
@@ -388,5 +436,6 @@ SECTIONS = {
     WORK: "Work that holders tell of",
     COMMITTED: "Memory",
     NVML_UP: "The GPUs as the driver shows them",
+    UTILIZATION_SCORE: "The analysis of their use",
     JOURNAL_COMMIT: "The arbiter itself",
 }

@@ -8,7 +8,7 @@ from gpuarbiter_server.core.model import GpuHealth, GpuSpec
 from gpuarbiter_server.core.views import GpuView, LeaseView
 from gpuarbiter_server.telemetry import catalogue as cat
 from gpuarbiter_server.telemetry.series import Facts, Family, Values
-from gpuarbiter_server.telemetry.sources import Known, Sources, TaskType
+from gpuarbiter_server.telemetry.sources import Analysed, Known, Sources, TaskType
 
 # Waiting requests that are told apart. Those behind them count at their GPUs as task=other, reason=queue_order.
 _TOLD_APART = 1000
@@ -98,6 +98,7 @@ class Gauges:
             ),
         )
         yield from self._gpus(census.gpus())
+        yield from _analysed(tuple(self._sources.analysed()))
         yield Facts(cat.SPANS_DROPPED, [((), float(self._sources.spans_dropped()))])
         errors = dict(self._sources.nvml_errors)
         yield Facts(cat.NVML_ERRORS, ((labels, float(count)) for labels, count in errors.items()))
@@ -157,6 +158,14 @@ class Gauges:
         for metric, name in _READINGS.items():
             yield self._set(metric, {(gpu.spec.key,): getattr(gpu.reading, name) for gpu in read})
         yield self._set(cat.GPU_PROCESSES, _process_counts(read))
+
+
+def _analysed(gpus: tuple[Analysed, ...]) -> Iterator[Family]:
+    """Written anew each time: a status or a holder that has changed leaves no series behind."""
+    yield Facts(cat.UTILIZATION_SCORE, (((*each[:3],), each.score) for each in gpus))
+    yield Facts(cat.UTILIZATION_STATUS, (((*each[:3], each.status), 1) for each in gpus))
+    yield Facts(cat.ANALYSIS_CONFIDENCE, (((*each[:3], each.judgement), each.confidence) for each in gpus))
+    yield Facts(cat.ANALYSIS_ADJUSTED, (((*each[:3],), each.adjusted_score) for each in gpus))
 
 
 def _keep_least(least: dict[tuple[str, ...], float], gpu: str, at: float) -> None:

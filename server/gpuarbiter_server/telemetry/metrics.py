@@ -50,6 +50,8 @@ class Metrics:
         self._poll = Distributions(cat.NVML_POLL)
         self._commit = Distributions(cat.JOURNAL_COMMIT)
         self._lag = Distributions(cat.LOOP_LAG)
+        self._analyses = Values(cat.ANALYSIS_RUNS)
+        self._analysis = Distributions(cat.ANALYSIS_DURATION)
         self._last = Values(cat.WORK_LAST, start=None)
         self._shortest = Values(cat.WORK_MIN, start=None)
         self._longest = Values(cat.WORK_MAX, start=None)
@@ -95,6 +97,11 @@ class Metrics:
     def observe_lag(self, seconds: float) -> None:
         """A timer of the event loop rang so late."""
         self._lag[()].observe(seconds)
+
+    def analysis_ran(self, ok: bool, seconds: float) -> None:
+        """A run of the analysis ended so, and took so long."""
+        self._analyses["ok" if ok else "failed",].inc()
+        self._analysis[()].observe(seconds)
 
     def journal_committed(self, seconds: float) -> None:
         """A commit of the journal took so long. From the journal's thread only."""

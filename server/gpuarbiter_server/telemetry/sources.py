@@ -66,6 +66,19 @@ class Known:
                 return ()
 
 
+class Analysed(NamedTuple):
+    """What the last analysis says of a GPU. Scores are 0 to 100; confidence is 0 to 1."""
+
+    gpu: str
+    namespace: str
+    pod: str
+    score: float
+    status: str
+    judgement: str
+    confidence: float
+    adjusted_score: float
+
+
 @dataclass(frozen=True, slots=True)
 class Sources:
     """Where the figures of a scrape come from."""
@@ -77,3 +90,4 @@ class Sources:
     # NVML calls that failed, by call and error.
     nvml_errors: Mapping[tuple[str, str], int] = field(default_factory=dict)
     spans_dropped: Callable[[], int] = lambda: 0
+    analysed: Callable[[], Iterable[Analysed]] = tuple

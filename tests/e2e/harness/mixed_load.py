@@ -23,6 +23,7 @@ SETTINGS = (
     "queue_limit=2",
     "cooldown=0s",
     "sampler.interval=50ms",
+    "analysis={step: 100ms, time_window: 5s, interval: 500ms}",
     "telemetry.lease_info=true",
     f"telemetry.namespaces=[{NAMESPACE}]",
     "policies.ASR={wait_objective: 1s, hold_objective: 5s}",

@@ -272,6 +272,8 @@ class TestValues:
     )
     def test_nothing_takes_what_makes_no_sense(self, key: object, value: str):
         name = ".".join(key.path)  # type: ignore[attr-defined]
+        if value == "1.5" and name.startswith(("analysis.thresholds", "analysis.weights")):
+            value = "1e9"  # Half points make sense.
         for found in problems(overrides=(f"{name}={value}",)):
             assert found.startswith(name)
             assert f"(--set {name})" in found
@@ -496,3 +498,28 @@ def test_a_journal_is_checked(tmp_path: Path, text: str, key: str, allowed: str)
     with pytest.raises(ConfigError, match=allowed) as caught:
         load(file, {})
     assert [problem.key for problem in caught.value.problems] == [key]
+
+
+class TestAnalysis:
+    def test_its_defaults_are_these(self):
+        analysis = load(None, {}).analysis
+        assert (analysis.interval, analysis.time_window, analysis.step) == (300, 600, 30)
+        assert analysis.thresholds.model_dump() == {"idle": 10, "low": 20, "high": 70}
+        assert list(analysis.weights.model_dump().values()) == [0.5, 0.2, 0.2, 0.1]
+
+    @pytest.mark.parametrize(
+        ("said", "problem"),
+        [
+            ("time_window: 10s", "1 to 1000 times analysis.step"),
+            ("step: 500ms", "1 to 1000 times analysis.step"),
+            ("thresholds: {idle: 30}", "idle <= low <= high"),
+            ("thresholds: {high: 101}", "a number, 0 to 100"),
+            ("weights: {power: -1}", "a number, 0 to 1000"),
+            ("weights: {power: true}", "a number, 0 to 1000"),
+            ("weights: {utilization: 0, memory_bandwidth: 0, memory: 0, power: 0}", "at least one that is above 0"),
+            ("language: fr", "en or zh"),
+            ("history: 0", "a whole number, 1 to 1000"),
+        ],
+    )
+    def test_what_does_not_make_sense_or_fit_together(self, said: str, problem: str):
+        assert problem in one_problem(overrides=(f"analysis={{{said}}}",))

@@ -1,0 +1,115 @@
+"""The utilization analysis: from what it is told, and what it tells of."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from gpuarbiter_server.analysis.model import Holder, Language, Thresholds, Weights
+from gpuarbiter_server.analysis.own import OwnSamples
+from gpuarbiter_server.analysis.service import Analysis, Settings
+from gpuarbiter_server.config import Config
+from gpuarbiter_server.core.census import Census
+from gpuarbiter_server.core.events import ReadingTaken
+from gpuarbiter_server.core.model import GpuSpec
+from gpuarbiter_server.gpu.sampler import SamplerEvent
+from gpuarbiter_server.runtime.clock import monotonic, wall
+from gpuarbiter_server.telemetry.metrics import Metrics
+from gpuarbiter_server.telemetry.sources import Analysed
+
+# Leases that are looked through for the holders of the GPUs.
+_MOST_LEASES = 10_000
+
+
+class Analysing:
+    """The analysis where it is on, and its stand-in where it is off."""
+
+    def __init__(
+        self, config: Config, specs: Iterable[GpuSpec], census: Callable[[], Census], metrics: Metrics
+    ) -> None:
+        section = config.analysis
+        self.service: Analysis | None = None
+        self._own: OwnSamples | None = None
+        if not section.enabled:
+            return
+        self._own = OwnSamples(
+            specs,
+            window=section.time_window,
+            step=section.step,
+            clock=monotonic,
+            hostname=config.node_name(),
+            holders=lambda: holders(census()),
+        )
+        self.service = Analysis(
+            self._own,
+            settings(config),
+            history=section.history,
+            # Before that there is not even one whole step.
+            first=min(section.interval, section.step),
+            clock=monotonic,
+            wall=wall,
+            observe=metrics.analysis_ran,
+        )
+
+    def start(self, stack: contextlib.AsyncExitStack) -> None:
+        """Runs from now on."""
+        if self.service is not None:
+            task = asyncio.ensure_future(self.service.run_forever())
+            stack.push_async_callback(self.service.close)
+            stack.callback(task.cancel)
+
+    def listen(self, deliver: Callable[[SamplerEvent], None]) -> Callable[[SamplerEvent], None]:
+        """The same, and readings are noted here as well; from the sampler's threads."""
+        own = self._own
+        if own is None:
+            return deliver
+
+        def both(event: SamplerEvent) -> None:
+            deliver(event)
+            if isinstance(event, ReadingTaken):
+                own.note(event.gpu, event.reading)
+
+        return both
+
+    def configure(self, config: Config) -> None:
+        """What can change while it runs."""
+        if self.service is not None:
+            self.service.settings = settings(config)
+
+    def shown(self) -> Iterator[Analysed]:
+        """The last results, for metrics; none that are stale."""
+        if self.service is None or self.service.latest is None or self.service.stale:
+            return
+        for each in self.service.latest.results:
+            yield Analysed(
+                each.gpu.gpu_id,
+                each.holder.namespace,
+                each.holder.pod,
+                each.score,
+                each.status.value,
+                each.judgement.verdict.value,
+                each.judgement.confidence,
+                each.judgement.adjusted_score,
+            )
+
+
+def settings(config: Config) -> Settings:
+    """What the analysis goes by under this configuration."""
+    section = config.analysis
+    return Settings(
+        interval=section.interval,
+        timeout=section.timeout,
+        weights=Weights(**section.weights.model_dump()),
+        thresholds=Thresholds(**section.thresholds.model_dump()),
+        language=Language(section.language),
+    )
+
+
+def holders(census: Census) -> Mapping[str, tuple[Holder, ...]]:
+    """Who has each GPU now, by its key; who has it longest comes first."""
+    found: dict[str, tuple[Holder, ...]] = {}
+    for lease in sorted(census.lease_views(_MOST_LEASES), key=lambda lease: lease.granted_at):
+        held = census.now - lease.granted_at
+        holder = Holder(lease.holder.namespace, lease.holder.pod, lease.lease_id, held)
+        for grant in lease.gpus:
+            found[grant.spec.key] = (*found.get(grant.spec.key, ()), holder)
+    return found

@@ -23,7 +23,18 @@ test("before it is asked", async () => {
   await expect(client.acquire("TRAIN", { signal: AbortSignal.abort("no") })).rejects.toBe("no");
   await expect(client.withGpuLease("TRAIN", never, { signal: AbortSignal.abort("no") })).rejects.toBe("no");
   await expect(client.snapshot({ signal: AbortSignal.abort("no") })).rejects.toBe("no");
-  await expect(client.release({ leaseId: "x", signal: AbortSignal.abort("no") })).rejects.toBe("no");
+  const signal = AbortSignal.abort("no");
+  const target = { leaseId: "x", signal };
+  for (const call of [
+    () => client.release(target),
+    () => client.renew(target),
+    () => client.resize(target),
+    () => client.checkFence("gpu:0", 1n, { signal }),
+    () => client.reportWork("TRAIN", {}, { signal }),
+    () => client.watch({ signal })[Symbol.asyncIterator]().next(),
+  ]) {
+    await expect(call()).rejects.toBe("no");
+  }
   await nothingLeftAt(arbiter.address);
 });
 

@@ -103,6 +103,14 @@ describe("work under a lease", () => {
     }
   });
 
+  test("says what it belongs to, in either place", async () => {
+    const context = { stage: "asr", sessionId: "s" };
+    const work = (lease: Lease) => lease.message?.context;
+    const outcome = await client.withGpuLease("ASR", work, { jobId: "j", utteranceIndex: 0, stage: "no", context });
+    expect(outcome).toMatchObject({ value: { jobId: "j", utteranceIndex: 0n, stage: "asr", sessionId: "s" } });
+    expect(await client.withGpuLease("ASR", work)).toMatchObject({ kind: "granted" });
+  });
+
   test("tells what it wants to tell", async () => {
     await client.withGpuLease("TTS", (lease) => lease.report({ result: "FAILED", workItems: 7 }));
     expect(await reported("TTS", "gpu", "failed")).toBe(1);

@@ -165,7 +165,6 @@ export class GpuArbiterClient implements AsyncDisposable {
   }
 
   async #ask(request: AcquireRequest, options: LeaseOptions): Promise<Acquired> {
-    this.#closing.signal.throwIfAborted();
     const { signal, unlink } = link(options.signal, this.#closing.signal);
     const asked = { onQueued: options.onQueued, signal, logger: this.#logger };
     const answering = new Asking(this.#session, request, asked).answer();

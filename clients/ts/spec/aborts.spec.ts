@@ -5,11 +5,12 @@ import { timing } from "../src/timing.js";
 import { Arbiterd } from "./support/arbiterd.js";
 import { BadLine } from "./support/bad-line.js";
 import { aborted, keptLog, leftAt, nothingLeftAt } from "./support/looking.js";
+import { until } from "./support/until.js";
 
 let arbiter: Arbiterd;
 let client: GpuArbiterClient;
 beforeAll(async () => {
-  arbiter = await Arbiterd.start("policies.TRAIN={max_hold: 1h, max_wait: 30s}", "cooldown=0s");
+  arbiter = await Arbiterd.start("policies.TRAIN={max_hold: 1h, max_wait: 30s, disconnect_grace: 1h}", "cooldown=0s");
 });
 afterAll(() => arbiter[Symbol.asyncDispose]());
 beforeEach(async () => {
@@ -53,7 +54,6 @@ test("at any moment while it is asked", async () => {
     }
     control.abort("enough");
     await asking;
-    // The disconnect grace is longer than this waits.
     await nothingLeftAt(arbiter.address, 1_000);
   }
 });
@@ -82,6 +82,25 @@ test("while it waits on a line that broke", async () => {
   });
   await expect(asking).rejects.toBe("enough");
   expect(await leftAt(arbiter.address)).toEqual({ leases: 1, waiting: 0 });
+});
+
+test("while the arbiter is out of reach: as soon as it is back", async () => {
+  await using line = await BadLine.before(arbiter.address);
+  await using behind = new GpuArbiterClient({ address: line.address, clientId: "worker" });
+  await using _first = await client.lease("TRAIN");
+  const control = new AbortController();
+  const asking = behind.acquire("TRAIN", {
+    ttl: "30s",
+    signal: control.signal,
+    onQueued: () => {
+      line.refuse();
+      line.reset();
+      control.abort("enough");
+      setTimeout(() => void line.heal(), 300);
+    },
+  });
+  await expect(asking).rejects.toBe("enough");
+  await until(async () => (await leftAt(arbiter.address)).waiting === 0, "the request to be taken back");
 });
 
 test("while the work goes on", async () => {

@@ -17,7 +17,7 @@ import type { Session } from "./session.js";
 import { timing } from "./timing.js";
 import { durationMs } from "./units.js";
 import type { Queued } from "./values.js";
-import { abortable, sleep } from "./waiting.js";
+import { abortable, settled, sleep } from "./waiting.js";
 
 /** A lease that was granted, the moment from which to count it, and the call that carries it. */
 export interface Grant {
@@ -158,18 +158,32 @@ export class Asking {
     }
   }
 
+  /** The caller need not wait for long; it goes on behind its back. */
   async #withdraw(): Promise<void> {
-    if (this.#firstSent === undefined) {
+    if (this.#firstSent !== undefined) {
+      await settled(this.#takeBack(), timing.withdrawMs);
+    }
+  }
+
+  async #takeBack(): Promise<void> {
+    if (this.#call !== undefined && !this.#call.over && (await this.#call.cancel())) {
       return;
     }
-    if (this.#call !== undefined && !this.#call.over) {
-      await this.#call.cancel();
-      return;
-    }
-    // Its line broke. In vain when the arbiter is out of reach; the request then ends with that line.
+    // Its line broke, and with a ttl what is granted now would outlive that.
     const { requestId } = this.#request;
     const release = { case: "release", value: { target: { case: "requestId", value: requestId } } } as const;
-    await this.#session.ask(release, { ms: timing.withdrawMs }).catch(() => {});
+    const until = now() + timing.outageMs;
+    while (now() < until && !this.#session.closed) {
+      try {
+        await this.#session.ask(release);
+        return;
+      } catch (failure) {
+        if (!(failure instanceof ArbiterError && failure.transient)) {
+          return;
+        }
+      }
+      await sleep(timing.firstPauseMs);
+    }
   }
 }
 

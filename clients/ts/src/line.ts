@@ -39,8 +39,8 @@ export interface AcquireCall {
   readonly read: () => Promise<AcquireEvent | undefined>;
   /** Nothing is left to happen to it. */
   readonly over: boolean;
-  /** Leaves the queue or ends the lease, unless it is over; settles once that is answered, or cannot be any more. */
-  readonly cancel: () => Promise<void>;
+  /** Leaves the queue or ends the lease, unless it is over; whether the arbiter has said so. */
+  readonly cancel: () => Promise<boolean>;
   /** It is of no more interest; nothing is sent. */
   readonly forget: () => void;
 }
@@ -120,11 +120,14 @@ export class Line {
       },
       cancel: async () => {
         if (!this.#open.delete(callId)) {
-          return;
+          return false;
         }
         events.close();
-        const answer = this.#ask({ case: "cancel", value: { acquireCallId: callId } });
-        await settled(answer, timing.withdrawMs);
+        const answer = this.#ask({ case: "cancel", value: { acquireCallId: callId } }).then(
+          () => true,
+          (failure: unknown) => !(failure instanceof ArbiterUnavailable),
+        );
+        return (await settled(answer, timing.withdrawMs)) && (await answer);
       },
       forget: () => {
         events.close();

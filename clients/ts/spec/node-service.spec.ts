@@ -11,7 +11,12 @@ let other: GpuArbiterClient;
 let service: Program;
 let url = "";
 beforeAll(async () => {
-  arbiter = await Arbiterd.start("policies.NMT.max_wait=300ms", "policies.TRAIN.max_hold=1h", "cooldown=0s");
+  arbiter = await Arbiterd.start(
+    "policies.NMT.max_wait=300ms",
+    "policies.TRAIN.max_hold=1h",
+    "cooldown=0s",
+    "recovery_grace=300ms",
+  );
   other = new GpuArbiterClient({ address: arbiter.address, clientId: "trainer" });
   service = new Program("examples/node-service.js", { GPU_ARBITER_ADDRESS: arbiter.address, PORT: "0" });
   const [line] = await service.says(1);
@@ -73,7 +78,8 @@ test("without the arbiter it says so, and goes on when it is back", async () => 
   await arbiter.kill();
   expect((await post("/translate")).status).toBe(503);
   await arbiter.start();
-  expect((await post("/translate")).status).toBe(200);
+  // What was released in the moment of the kill may be kept for its holder, for a while.
+  await until(async () => (await post("/translate")).status === 200, "the service to go on");
 });
 
 test("asked to stop, it finishes what is under way, and gives everything back", async () => {

@@ -61,6 +61,10 @@ class Queue:
         await self._keeper.acquire()
         self._empty_bytes = self._server.resident_bytes()
 
+    async def end(self) -> None:
+        """Gives it back, so that the server need not wait for a holder when it stops."""
+        await self._keeper.release()
+
     async def grow(self, waiting: int) -> None:
         """Returns once so many wait."""
         async with asyncio.timeout(_JOIN_SECONDS):
@@ -88,13 +92,13 @@ class Queue:
         """What each of those who wait has cost."""
         return (self._server.resident_bytes() - self._empty_bytes) / self._waiting
 
-    async def hand_offs(self, seconds: float) -> list[float]:
+    async def gaps(self, seconds: float) -> list[float]:
         """The gaps of the front; the keeper has it before and after."""
         front = asyncio.create_task(streams.hand_offs(self._server, seconds, priority=_FRONT))
         await asyncio.sleep(_QUEUED_SECONDS)
         await self._keeper.release()
         await self._keeper.acquire()
-        return await front
+        return (await front).gaps
 
     async def _length(self) -> int:
         call = self._stub.Snapshot(pb.SnapshotRequest(max_tickets=1))
@@ -110,6 +114,7 @@ async def _queue(server: Server) -> AsyncIterator[Queue]:
             queue = Queue(server, channel, crowd)
             await queue.begin()
             yield queue
+        await queue.end()
 
 
 def rows(*, quick: bool) -> list[Row]:
@@ -132,9 +137,9 @@ async def _rows(levels: list[int], rounds: int, seconds: float, *, drawn: bool) 
             grown = []
             for level in levels:
                 await large.grow(level)
-                gaps = await large.hand_offs(seconds)
+                gaps = await large.gaps(seconds)
                 grown.append((large.bytes_each() / 1024, quantile(gaps, 0.99) * 1e3))
-            turns = [[await queue.hand_offs(seconds) for queue in (small, large)] for _ in range(rounds)]
+            turns = [[await queue.gaps(seconds) for queue in (small, large)] for _ in range(rounds)]
     if drawn:
         _draw(levels, grown, bare / 1024)
     ratios = [quantile(crowd, 0.99) / quantile(few, 0.99) for few, crowd in turns]

@@ -30,11 +30,11 @@ _GIB = 1 << 30
 
 def rows(*, quick: bool) -> list[tuple[str, ...]]:
     """A row for each shape and durability, and one for a start with many live leases."""
-    return [*_pairs(quick=quick), _restart(*((100, 1) if quick else (1000, 5)))]
+    return [*_pairs(quick=quick), _restart(*((100, 1) if quick else (1000, 3)))]
 
 
 def _pairs(*, quick: bool) -> list[tuple[str, ...]]:
-    rounds, count = (2, 50) if quick else (9, 300)
+    rounds, count = (2, 50) if quick else (7, 200)
     sync = f"one fdatasync of the disk {sync_seconds(20 if quick else 200) * 1e6:.0f} µs"
     table = []
     with ExitStack() as stack:

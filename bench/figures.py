@@ -1,5 +1,6 @@
 """How figures are summed up and written down, the same way in every row."""
 
+import math
 import statistics
 from collections.abc import Sequence
 
@@ -7,8 +8,8 @@ Row = tuple[str, ...]
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """The smallest value that this share of the values do not exceed."""
-    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+    """The smallest value that this share of the values do not exceed; not a number where there are none."""
+    return math.nan if not values else sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
 
 def spread(values: Sequence[float], digits: int = 0) -> str:

@@ -96,10 +96,15 @@ class Mutex(Floor):
 
     async def Release(self, request, context):  # noqa: N802, ANN001 -- the generated base's name
         """Hands it on."""
-        self._taken = bool(self._waiting)
-        if self._waiting:
-            self._waiting.popleft().set_result(None)
+        # Who has gone meanwhile is not there to get it.
+        turn = next((each for each in iter(self._next, None) if not each.done()), None)
+        self._taken = turn is not None
+        if turn is not None:
+            turn.set_result(None)
         return await super().Release(request, context)
+
+    def _next(self) -> "asyncio.Future[None] | None":
+        return self._waiting.popleft() if self._waiting else None
 
     async def Snapshot(self, _request, context):  # noqa: N802, ANN001 -- the generated base's name
         """How many wait."""

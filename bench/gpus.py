@@ -13,6 +13,8 @@ from bench.handing import CLIENTS, HOLD_SECONDS
 from bench.servers import Server, as_promised
 from gpuarbiter.v1 import lease_pb2
 
+# All queue up first.
+_BEGIN_SECONDS = 0.2
 _ANY = lease_pb2.GpuRequest()
 
 
@@ -22,18 +24,18 @@ async def _rate(server: Server, seconds: float) -> float:
 
     async def work(client: sessions.Client) -> None:
         nonlocal ended
-        while time.perf_counter() < until:
+        while (now := time.perf_counter()) < begin + seconds:
+            ended += now > begin
             await client.acquire()
             await asyncio.sleep(HOLD_SECONDS)
             await client.send_release()
-            ended += 1
+        await client.finish()
 
     async with grpc.aio.insecure_channel(server.target) as channel:
         clients = [await sessions.Client(channel, _ANY).open() for _ in range(CLIENTS)]
-        began = time.perf_counter()
-        until = began + seconds
+        begin = time.perf_counter() + _BEGIN_SECONDS
         await asyncio.gather(*map(work, clients))
-        return ended / (time.perf_counter() - began)
+        return ended / seconds
 
 
 def rows(*, quick: bool) -> list[Row]:

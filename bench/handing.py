@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 CLIENTS = 16
@@ -21,22 +22,34 @@ class Holder(Protocol):
         """Returns once that is answered."""
 
 
-async def gaps(holders: Sequence[Holder], seconds: float, *, held: float = HOLD_SECONDS) -> list[float]:
-    """Seconds from a release that is sent to the next grant, while each holds it for so long, again and again."""
-    found: list[float] = []
-    released_at: list[float] = []
+@dataclass
+class HandOffs:
+    """How it went from hand to hand."""
+
+    # Seconds from each release that was sent to the next grant.
+    gaps: list[float] = field(default_factory=list)
+    # Those of them that went to another than who had just given it back.
+    others: list[float] = field(default_factory=list)
+
+
+async def observed(holders: Sequence[Holder], seconds: float) -> HandOffs:
+    """Each asks again at once, and holds it for 3 ms."""
+    found = HandOffs()
+    released: list[tuple[float, Holder]] = []
     begin = time.perf_counter() + _BEGIN_SECONDS
 
     async def work(holder: Holder) -> None:
         while time.perf_counter() < begin + seconds:
             await holder.acquire()
             now = time.perf_counter()
-            if released_at:
-                at = released_at.pop()
+            if released:
+                at, who = released.pop()
                 if at > begin:
-                    found.append(now - at)
-            await asyncio.sleep(held)
-            released_at.append(time.perf_counter())
+                    found.gaps.append(now - at)
+                    if who is not holder:
+                        found.others.append(now - at)
+            await asyncio.sleep(HOLD_SECONDS)
+            released.append((time.perf_counter(), holder))
             await holder.release()
 
     await asyncio.gather(*map(work, holders))

@@ -46,7 +46,7 @@ def rows(*, quick: bool) -> list[Row]:
     """A row for the call, and one for the session."""
     if shutil.which("h2load") is None:
         return [("Unary calls and sessions from a client in C", "-", "-", "h2load is not installed")]
-    rounds, calls, pairs = (1, 200, 100) if quick else (7, 6000, 3000)
+    rounds, calls, pairs = (1, 200, 100) if quick else (7, 4000, 2000)
     with floor() as bare, as_promised() as ours:
         for server in (bare, ours):
             loop.run(measure(server, "Session", 0, 20))

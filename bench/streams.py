@@ -44,8 +44,8 @@ class Client:
             pass
 
 
-async def hand_offs(server: Server, seconds: float, *, priority: int | None = None) -> list[float]:
-    """Seconds from a release that is sent to the next grant, with 16 clients that hold one GPU for 3 ms each."""
+async def hand_offs(server: Server, seconds: float, *, priority: int | None = None) -> handing.HandOffs:
+    """Among 16 clients, of one GPU."""
     async with grpc.aio.insecure_channel(server.target) as channel:
         clients = [Client(channel, priority=priority) for _ in range(handing.CLIENTS)]
-        return await handing.gaps(clients, seconds)
+        return await handing.observed(clients, seconds)

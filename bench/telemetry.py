@@ -130,13 +130,13 @@ def _over_http(*, quick: bool) -> tuple[str, ...]:
 
 def _scraped(what: str, settings: tuple[str, ...], *, quick: bool) -> tuple[str, ...]:
     """Hand-offs with a scrape each second, and without."""
-    rounds, seconds = (1, 1.0) if quick else (15, 2.0)
+    rounds, seconds = (1, 1.0) if quick else (15, 1.5)
     with arbiter("journal.durability=memory", "queue_limit=100", *settings) as server:
         turns = []
         for _ in range(rounds):
-            without = loop.run(sessions.hand_offs(server, seconds))
+            without = loop.run(sessions.hand_offs(server, seconds)).gaps
             with each_second(server):
-                turns.append((without, loop.run(sessions.hand_offs(server, seconds))))
+                turns.append((without, loop.run(sessions.hand_offs(server, seconds)).gaps))
     ratios = [quantile(scraped, 0.99) / quantile(without, 0.99) for without, scraped in turns]
     both = [list(itertools.chain.from_iterable(turn[side] for turn in turns)) for side in (0, 1)]
     without, scraped = (

@@ -35,7 +35,7 @@ def rows(*, quick: bool) -> list[Row]:
             there = level
             grown.append(_level(watched, seconds))
         before = [server.resident_bytes() for server in (alone, watched)]
-        turns = [[_hand_offs(server, seconds) for server in (alone, watched)] for _ in range(rounds)]
+        turns = [[_gaps(server, seconds) for server in (alone, watched)] for _ in range(rounds)]
         after = [server.resident_bytes() for server in (alone, watched)]
     if not quick:
         _draw([0, *levels], grown)
@@ -60,14 +60,14 @@ def rows(*, quick: bool) -> list[Row]:
     ]
 
 
-def _hand_offs(server: Server, seconds: float) -> list[float]:
-    return loop.run(sessions.hand_offs(server, seconds))
+def _gaps(server: Server, seconds: float) -> list[float]:
+    return loop.run(sessions.hand_offs(server, seconds)).gaps
 
 
 def _level(server: Server, seconds: float) -> tuple[float, float, float]:
     """With those who watch now: the gap's median and 99th percentile in ms, and the share of a core."""
     before = server.cpu_seconds()
-    gaps = _hand_offs(server, 2 * seconds)
+    gaps = _gaps(server, 2 * seconds)
     cpu = (server.cpu_seconds() - before) / (2 * seconds)
     return quantile(gaps, 0.5) * 1e3, quantile(gaps, 0.99) * 1e3, cpu * 100
 

@@ -1,6 +1,7 @@
 /** A line to the arbiter that can go bad: a TCP proxy on loopback. */
 import { once } from "node:events";
-import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
+import { connect, createServer, type Server, type Socket } from "node:net";
+import { freePort } from "./ports.js";
 
 export class BadLine implements AsyncDisposable {
   readonly #target: { readonly host: string; readonly port: number };
@@ -19,6 +20,7 @@ export class BadLine implements AsyncDisposable {
 
   static async before(target: string): Promise<BadLine> {
     const proxy = new BadLine(target);
+    proxy.#port = await freePort();
     await proxy.heal();
     return proxy;
   }
@@ -80,7 +82,6 @@ export class BadLine implements AsyncDisposable {
     this.#server = server;
     server.listen(this.#port, "127.0.0.1");
     await once(server, "listening");
-    this.#port = (server.address() as AddressInfo).port;
   }
 
   #welcome(client: Socket): void {

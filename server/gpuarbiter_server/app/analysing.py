@@ -4,6 +4,9 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from starlette.types import ASGIApp
+
+from gpuarbiter_server import __version__
 from gpuarbiter_server.analysis.model import Holder, Language, Thresholds, Weights
 from gpuarbiter_server.analysis.own import OwnSamples
 from gpuarbiter_server.analysis.service import Analysis, Settings
@@ -15,6 +18,7 @@ from gpuarbiter_server.gpu.sampler import SamplerEvent
 from gpuarbiter_server.runtime.clock import monotonic, wall
 from gpuarbiter_server.telemetry.metrics import Metrics
 from gpuarbiter_server.telemetry.sources import Analysed
+from gpuarbiter_server.web.late import Late
 
 # Leases that are looked through for the holders of the GPUs.
 _MOST_LEASES = 10_000
@@ -74,6 +78,25 @@ class Analysing:
         """What can change while it runs."""
         if self.service is not None:
             self.service.settings = settings(config)
+
+    def application(self, config: Callable[[], Config]) -> Late | None:
+        """What answers its routes; None: they are not there."""
+        service = self.service
+        if service is None:
+            return None
+
+        def made() -> ASGIApp:
+            from gpuarbiter_server.web import analysis_api
+
+            return analysis_api.make(
+                service,
+                version=__version__,
+                config=lambda: config().analysis.model_dump(by_alias=True),
+                prometheus_url="",
+                metrics=config().telemetry.metrics,
+            )
+
+        return Late(made)
 
     def shown(self) -> Iterator[Analysed]:
         """The last results, for metrics; none that are stale."""

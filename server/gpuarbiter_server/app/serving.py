@@ -166,7 +166,11 @@ async def _assemble(
     stack.callback(processes.close)
     runtime.submit(DriverChanged(up=any(spec.source == "nvml" for spec in specs)))
     runtime.start(machine)
-    application = web.create(page if config.telemetry.metrics else None, lambda: readiness.missing)
+    application = web.create(
+        page if config.telemetry.metrics else None,
+        lambda: readiness.missing,
+        analysing.application(lambda: live_config.config),
+    )
     taken = take(config, grpc_server, stack)
     if beginning.recover is not None:
         # Once it is sure that it can serve, so that no grace runs out in vain; before anybody is served, so that

@@ -1,4 +1,4 @@
-"""The HTTP side: /healthz, /readyz, /metrics. What is not there answers 404."""
+"""The HTTP side: /healthz, /readyz, /metrics, and what the analysis answers. What is not there answers 404."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -7,9 +7,15 @@ from typing import Protocol
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp
 
 from gpuarbiter_server.telemetry import exposition
+
+# Of the analysis.
+ANALYSIS_PATHS = ("/", "/health", "/analyze", "/results", "/results/low", "/results/stats", "/config")
+_DOCS_PATHS = ("/docs", "/openapi.json")
+_DOCS_ASSETS = "/docs-assets"
 
 
 class Page(Protocol):
@@ -19,11 +25,11 @@ class Page(Protocol):
         """The parts."""
 
 
-def create(page: Page | None, ready: Callable[[], str | None]) -> Starlette:
+def create(page: Page | None, ready: Callable[[], str | None], analysis: ASGIApp | None = None) -> Starlette:
     """The application.
 
     page: the metrics, as OpenMetrics or in the classic format; None: there is no /metrics. ready: None when
-    requests are served, otherwise what is missing.
+    requests are served, otherwise what is missing. analysis: what answers its routes; None: they are not there.
     """
 
     async def healthz(_request: Request) -> Response:
@@ -47,9 +53,12 @@ def create(page: Page | None, ready: Callable[[], str | None]) -> Starlette:
                 await asyncio.sleep(0)
         return Response(b"".join(parts), headers={"content-type": kind})
 
-    routes = [Route("/healthz", healthz), Route("/readyz", readyz)]
+    routes: list[BaseRoute] = [Route("/healthz", healthz), Route("/readyz", readyz)]
     if page is not None:
         routes.append(Route("/metrics", metrics))
+    if analysis is not None:
+        routes += [Route(path, analysis) for path in (*ANALYSIS_PATHS, *_DOCS_PATHS)]
+        routes.append(Route(_DOCS_ASSETS + "/{name}", analysis))
     application = Starlette(routes=routes)
     application.router.redirect_slashes = False
     return application

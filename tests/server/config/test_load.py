@@ -501,6 +501,11 @@ def test_a_journal_is_checked(tmp_path: Path, text: str, key: str, allowed: str)
 
 
 class TestAnalysis:
+    def test_the_page_about_it_shows_the_defaults(self, write: Write):
+        page = Path(__file__).parents[3] / "docs" / "analysis.md"
+        (example,) = re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+        assert load(write(example), {}) == Config()
+
     def test_its_defaults_are_these(self):
         analysis = load(None, {}).analysis
         assert (analysis.interval, analysis.time_window, analysis.step) == (300, 600, 30)

@@ -1,0 +1,100 @@
+"""The routes of the analysis, with their documentation at /docs, which needs no internet.
+
+Law: imported when somebody first asks for one of its routes, see Late. Nothing here changes anything but when the
+next look is taken.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+from fastapi import FastAPI, HTTPException, Query, Response
+from fastapi_offline import FastAPIOffline
+
+from gpuarbiter_server.analysis.service import Analysis, AnalysisError
+from gpuarbiter_server.web import analysis_shapes as shapes
+
+# Who asks for a run is answered within this; a connection is given 30 s.
+_PATIENCE = 10.0
+
+
+def make(
+    analysis: Analysis, *, version: str, config: Callable[[], Mapping[str, Any]], prometheus_url: str, metrics: bool
+) -> FastAPI:
+    """The application. config: the settings of the analysis as a file would say them, without secrets."""
+    api: FastAPI = FastAPIOffline(
+        docs_url="/docs",
+        redoc_url=None,
+        static_url="/docs-assets",
+        openapi_url="/openapi.json",
+        title="GpuArbiter utilization analysis",
+        version=version,
+    )
+
+    _about(api, analysis, prometheus_url=prometheus_url, metrics=metrics)
+    _runs(api, analysis)
+    _results(api, analysis)
+
+    @api.get("/config")
+    async def config_in_force() -> dict[str, Any]:
+        """The settings of the analysis."""
+        return dict(config())
+
+    return api
+
+
+def _about(api: FastAPI, analysis: Analysis, *, prometheus_url: str, metrics: bool) -> None:
+    @api.get("/")
+    async def root() -> shapes.Root:
+        """What this is."""
+        settings = analysis.settings
+        return shapes.Root(
+            service="gpu-arbiter",
+            version=api.version,
+            features=shapes.Features(ai_analysis=False, prometheus_metrics=metrics, control_api=False),
+            config=shapes.Summary(
+                prometheus_url=prometheus_url, threshold=settings.thresholds.low, interval=settings.interval
+            ),
+        )
+
+    @api.get("/health")
+    async def health() -> shapes.Health:
+        """Where the figures come from, when they were taken, and whether they are stale."""
+        return shapes.health(analysis, prometheus=bool(prometheus_url))
+
+
+def _runs(api: FastAPI, analysis: Analysis) -> None:
+    @api.get("/analyze", responses={503: {"model": shapes.Asked}})
+    @api.post("/analyze", operation_id="analyze_post", responses={503: {"model": shapes.Asked}})
+    async def analyze(response: Response, *, use_ai: bool = False) -> shapes.Asked:
+        """Looks now. use_ai: also ask the model, where one is configured."""
+        note = "; no model is configured: judged by the built-in rules" if use_ai else ""
+        try:
+            run = await asyncio.wait_for(analysis.run(), _PATIENCE)
+        except TimeoutError:
+            return shapes.Asked(
+                status="running", message=f"still at it after {_PATIENCE:g} s; see /results later{note}"
+            )
+        except AnalysisError as error:
+            response.status_code = 503
+            return shapes.Asked(status="failed", message=str(error))
+        return shapes.Asked(status="ok", message=f"{len(run.results)} GPUs in {run.seconds:.2f} s{note}")
+
+
+def _results(api: FastAPI, analysis: Analysis) -> None:
+    @api.get("/results", responses={404: {"description": "No run is that old."}})
+    async def results(runs_ago: Annotated[int, Query(ge=0, le=1000)] = 0) -> list[shapes.GpuResult]:
+        """Every GPU of the last run, or of an earlier one that is still kept."""
+        if runs_ago and runs_ago >= len(analysis.runs):
+            raise HTTPException(404, f"{len(analysis.runs)} runs are kept")
+        return shapes.results(analysis.runs[runs_ago] if analysis.runs else None)
+
+    @api.get("/results/low")
+    async def low() -> shapes.LowResults:
+        """The GPUs that score below the low threshold."""
+        return shapes.low_results(analysis)
+
+    @api.get("/results/stats")
+    async def stats() -> shapes.StatisticsShape:
+        """The figures of the last run as a whole, by status and by namespace."""
+        return shapes.stats(analysis)

@@ -1,0 +1,253 @@
+"""What the analysis answers over HTTP, over a real socket: the routes, their shapes, their documentation."""
+
+import asyncio
+import http.client
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from gpuarbiter_server.analysis.model import GpuWindow, Holder, Sample
+from gpuarbiter_server.analysis.service import Analysis, Settings
+from gpuarbiter_server.analysis.sources import SourceError
+from gpuarbiter_server.web import app, serving
+from gpuarbiter_server.web.late import Late
+from server.analysis.windows import GIB, of, window
+from support.logs import no_errors_logged
+
+NOON = 1_800_000_000.0
+ROUTES = {"/", "/health", "/analyze", "/results", "/results/low", "/results/stats", "/config"}
+
+
+class Machine:
+    """A source that tests put their GPUs into."""
+
+    name = "own samples"
+
+    def __init__(self, gpus: list[GpuWindow]) -> None:
+        self.gpus = gpus
+        self.fault = ""
+        self.hold = asyncio.Event()
+        self.hold.set()
+
+    async def windows(self) -> list[GpuWindow]:
+        await self.hold.wait()
+        if self.fault:
+            raise SourceError(self.fault)
+        return self.gpus
+
+    async def close(self) -> None:
+        pass
+
+
+class Site:
+    def __init__(self, gpus: list[GpuWindow]) -> None:
+        self.now = NOON
+        self.source = Machine(gpus)
+        self.analysis = Analysis(
+            self.source, Settings(), history=2, first=1e9, clock=lambda: 0.0, wall=lambda: self.now
+        )
+        self.listener = serving.bind("127.0.0.1", 0)
+        self.port: int = self.listener.getsockname()[1]
+
+    async def ask(self, path: str, method: str = "GET") -> tuple[int, Any]:
+        """Status and JSON, or text."""
+        return await asyncio.to_thread(self._ask, path, method)
+
+    async def get(self, path: str) -> Any:
+        status, body = await self.ask(path)
+        assert status == 200, body
+        return body
+
+    def _ask(self, path: str, method: str) -> tuple[int, Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request(method, path)
+            answer = connection.getresponse()
+            text = answer.read().decode(errors="replace")
+            is_json = answer.getheader("content-type", "").startswith("application/json")
+            return answer.status, json.loads(text) if is_json else text
+        finally:
+            connection.close()
+
+
+@asynccontextmanager
+async def served(*gpus: GpuWindow) -> AsyncIterator[Site]:
+    from gpuarbiter_server.web import analysis_api
+
+    site = Site(list(gpus))
+    late = Late(
+        lambda: analysis_api.make(
+            site.analysis, version="1.2.3", config=lambda: {"interval": "300s"}, prometheus_url="", metrics=True
+        )
+    )
+    end = serving.serve(site.listener, app.create(None, lambda: None, late))
+    with no_errors_logged():
+        try:
+            yield site
+        finally:
+            await end()
+            await site.analysis.close()
+
+
+async def test_it_says_what_it_is_and_what_it_goes_by():
+    async with served() as site:
+        assert await site.get("/") == {
+            "service": "gpu-arbiter",
+            "version": "1.2.3",
+            "features": {"ai_analysis": False, "prometheus_metrics": True, "control_api": False},
+            "config": {"prometheus_url": "", "threshold": 20, "interval": 300},
+        }
+        assert await site.get("/config") == {"interval": "300s"}
+
+
+async def test_results_have_figures_in_the_units_of_their_names():
+    holder = Holder("team-a", "trainer-0", "lease-1", 3600.0)
+    busy = of(*[Sample(0.9, 0.5, 40 * GIB, 300.0, 1.98e9)] * 20, holders=(holder,))
+    unknown = window([0.0] * 20, memory=0.0, holders=(), power_limit_watts=None)
+    async with served(busy, unknown) as site:
+        assert await site.get("/results") == []
+        assert await site.get("/analyze") == {"status": "ok", "message": "2 GPUs in 0.00 s"}
+        first, second = await site.get("/results")
+        assert first == {
+            "gpu_id": "gpu:0",
+            "pod": "trainer-0",
+            "namespace": "team-a",
+            "hostname": "node-1",
+            "model_name": "Test GPU",
+            "gpu_util": 90.0,
+            "mem_copy": 50.0,
+            "mem_used_mb": 40960.0,
+            "power_usage": 300.0,
+            "sm_clock": 1980.0,
+            # 50 × 0.9 + 20 × 0.5 + 20 × 40/80 + 10 × 300/400
+            "score": 72.5,
+            "status": "high",
+            "timestamp": "2027-01-15T08:00:00Z",
+            "ai_analysis": {
+                "status": "active",
+                "confidence": 0.95,
+                "reason": "It works steadily: 90% on average, 0% deviation.",
+                "recommendation": "Nothing to do.",
+                "ai_adjusted_score": 72.5,
+            },
+        }
+        assert (second["namespace"], second["pod"], second["status"]) == ("", "", "idle")
+        assert "Not known: power" in second["ai_analysis"]["reason"]
+        assert await site.get("/results/low") == {"count": 1, "threshold": 20, "gpus": [second]}
+        assert await site.get("/results/stats") == {
+            "total_gpus": 2,
+            "avg_score": 36.25,
+            "min_score": 0,
+            "max_score": 72.5,
+            "low_utilization_count": 1,
+            "idle_count": 1,
+            "by_status": {"idle": 1, "low": 0, "normal": 0, "high": 1},
+            "by_namespace": {
+                "": {"count": 1, "avg_score": 0, "low_util_count": 1},
+                "team-a": {"count": 1, "avg_score": 72.5, "low_util_count": 0},
+            },
+        }
+
+
+async def test_before_the_first_run_there_is_nothing_and_no_error():
+    async with served() as site:
+        assert await site.get("/results/low") == {"count": 0, "threshold": 20, "gpus": []}
+        stats = await site.get("/results/stats")
+        assert (stats["total_gpus"], stats["avg_score"], stats["by_namespace"]) == (0, None, {})
+        health = await site.get("/health")
+        assert (health["status"], health["last_analysis"], health["stale"]) == ("starting", None, False)
+
+
+async def test_earlier_runs_can_be_had_as_long_as_they_are_kept():
+    async with served() as site:
+        for number in range(3):
+            site.source.gpus = [window([number / 4])]
+            await site.ask("/analyze", "POST")
+        assert [(await site.get(f"/results?runs_ago={ago}"))[0]["gpu_util"] for ago in (0, 1)] == [50, 25]
+        assert await site.ask("/results?runs_ago=2") == (404, {"detail": "2 runs are kept"})
+        assert (await site.ask("/results?runs_ago=x"))[0] == 422
+
+
+async def test_a_failed_run_is_told_and_leaves_the_last_results_stale():
+    async with served(window([0.9])) as site:
+        await site.get("/analyze")
+        site.source.fault = "it is gone"
+        status, answer = await site.ask("/analyze?use_ai=true")
+        assert (status, answer["status"]) == (503, "failed")
+        assert "it is gone; the last result is kept" in answer["message"]
+        assert await site.get("/health") == {
+            "status": "stale",
+            "source": "own samples",
+            "prometheus_connected": False,
+            "last_analysis": "2027-01-15T08:00:00Z",
+            "stale": True,
+            "error": "it is gone",
+            "analysis_timeout": 60,
+            "ai_enabled": False,
+            "interval": 300,
+        }
+        assert len(await site.get("/results")) == 1
+        site.source.fault = ""
+        answer = await site.get("/analyze?use_ai=true")
+        assert answer["message"].endswith("no model is configured: judged by the built-in rules")
+        assert (await site.get("/health"))["status"] == "healthy"
+        site.now += 601
+        assert (await site.get("/health"))["status"] == "stale"
+
+
+async def test_who_asks_for_a_long_run_is_not_kept(monkeypatch: pytest.MonkeyPatch):
+    from gpuarbiter_server.web import analysis_api
+
+    monkeypatch.setattr(analysis_api, "_PATIENCE", 0.01)
+    async with served(window([0.9])) as site:
+        site.source.hold.clear()
+        assert (await site.get("/analyze"))["status"] == "running"
+        site.source.hold.set()
+        await site.analysis.run()
+        assert len(await site.get("/results")) == 1
+
+
+async def test_its_documentation_needs_no_internet_and_has_every_route():
+    async with served() as site:
+        page = await site.get("/docs")
+        assets = {part.split('"')[0] for part in page.split('"/')[1:]}
+        assert {"docs-assets/swagger-ui.css", "docs-assets/swagger-ui-bundle.js"} <= assets
+        for asset in assets - {"openapi.json"}:
+            assert (await site.ask(f"/{asset}"))[0] == 200
+        assert "https://" not in page
+        described = await site.get("/openapi.json")
+        assert set(described["paths"]) == ROUTES
+        assert (await site.ask("/docs-assets/nothing.js"))[0] == 404
+
+
+@pytest.mark.parametrize("path", ["/redoc", "/results/", "/results/nothing", "/docs-assets", "/metrics", "/nonsense"])
+async def test_what_is_not_there_is_not_found(path: str):
+    async with served() as site:
+        assert (await site.ask(path))[0] == 404
+
+
+async def test_nothing_but_a_run_can_be_asked_for():
+    async with served() as site:
+        for path in ROUTES - {"/analyze"}:
+            for method in ("POST", "PUT", "DELETE"):
+                assert (await site.ask(path, method))[0] == 405
+
+
+async def test_it_is_made_once_by_who_asks_first():
+    made: list[int] = []
+
+    def make() -> Any:
+        made.append(1)
+        return app.create(None, lambda: None)
+
+    late = Late(make)
+    site = Site([])
+    end = serving.serve(site.listener, app.create(None, lambda: None, late))
+    assert (await site.ask("/healthz"))[0] == 200
+    assert made == []
+    assert {status for status, _ in await asyncio.gather(*(site.ask("/results") for _ in range(5)))} == {404}
+    assert made == [1]
+    await end()

@@ -116,6 +116,16 @@ test("a watch ends when its line does", async () => {
   await expect(watching).rejects.toBeInstanceOf(ArbiterUnavailable);
 });
 
+test("somebody else at the address", async () => {
+  await using lost = new GpuArbiterClient({ address: arbiter.http });
+  for (const call of [() => lost.acquire("TRAIN"), () => lost.snapshot()]) {
+    await expect(call()).rejects.toMatchObject({
+      name: "ArbiterUnavailable",
+      message: `the arbiter at ${arbiter.http} cannot be reached: what answers there does not speak gRPC; is this its port for HTTP?`,
+    });
+  }
+});
+
 test("nobody at the address", async () => {
   line.refuse();
   for (const call of [() => client.acquire("TRAIN"), () => client.snapshot(), () => client.checkFence("0", 1n)]) {

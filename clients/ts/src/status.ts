@@ -36,7 +36,10 @@ export function fromConnect(thrown: unknown, address: string, mayHaveArrived = t
   }
   const failure = ConnectError.from(thrown);
   const details = failure.details.filter((each): each is Detail => "value" in each);
-  return errorOf(failure.code, failure.rawMessage, { ...factsOf(details), cause: thrown }, address, mayHaveArrived);
+  // What Node says when an answer is not HTTP/2.
+  const foreign = failure.rawMessage === "Protocol error";
+  const said = foreign ? "what answers there does not speak gRPC; is this its port for HTTP?" : failure.rawMessage;
+  return errorOf(failure.code, said, { ...factsOf(details), cause: thrown }, address, mayHaveArrived);
 }
 
 /** The error for a call that failed inside a session. */

@@ -58,6 +58,11 @@ export class Arbiterd implements AsyncDisposable {
     return this.#socket;
   }
 
+  /** host:port of its metrics */
+  get http(): string {
+    return this.#http;
+  }
+
   /** The samples of a metric whose labels hold all of these texts, summed. */
   async metric(name: string, ...labels: string[]): Promise<number> {
     const page = await (await fetch(`http://${this.#http}/metrics`)).text();

@@ -5,44 +5,20 @@ Law: the runner knows no client library. Whatever it learns of leases, it learns
 
 import signal
 import time
-import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import singledispatchmethod
 from typing import Any
 
 from conformance import expectations, steps
-from conformance.driving import DeviationError, Driver, Mailbox
-from conformance.scenario import Actor, Scenario
+from conformance.cast import LOOK_SECONDS, Cast, PlayedLease
+from conformance.driving import DeviationError, Driver
+from conformance.scenario import Scenario
 from conformance.stage import Stage
 from gpuarbiter.v1 import admin_pb2
 
-_LOOK_SECONDS = 0.02
-_TRANSCRIPT_LINES = 60
 # What is begun by these is answered by the lease's end, not at once.
 _WORK = {"block", "run"}
 _OUT_OF_REACH = "ArbiterUnavailable"
-
-
-@dataclass
-class _Lease:
-    """A lease of the scenario."""
-
-    driver: Driver
-    actor: str
-    # The command that is not answered yet.
-    asked: int | None
-    # Events that the scenario has spoken of, or passed by.
-    seen: int = 0
-
-
-@dataclass
-class _Client:
-    """A client of the scenario."""
-
-    driver: Driver
-    client_id: str
-    gone: bool = False
 
 
 class Runner:
@@ -50,15 +26,8 @@ class Runner:
 
     def __init__(self, scenario: Scenario, command: Sequence[str], stage: Stage) -> None:
         self._scenario = scenario
-        self._command = command
         self._stage = stage
-        self._mailbox = Mailbox()
-        # Ids are this performance's own: arbiters remember them.
-        self._nonce = uuid.uuid4().hex[:8]
-        self._drivers: list[Driver] = []
-        self._clients: dict[str, _Client] = {}
-        self._leases: dict[str, _Lease] = {}
-        self._known: dict[str, dict[str, Any]] = {}
+        self._cast = Cast(scenario, command, stage)
 
     def play(self) -> None:
         """Plays it to its end.
@@ -67,103 +36,18 @@ class Runner:
             DeviationError: something else happened than it says.
         """
         try:
-            self._enter_all()
+            self._cast.enter()
             for number, step in enumerate(self._scenario.steps, start=1):
                 try:
                     self._do(step)
                 except DeviationError as error:
                     raise DeviationError(f"step {number}, {step.verb}: {error}") from None
-            self._nothing_left()
-            for driver in self._drivers:
-                if not driver.killed:
-                    driver.end()
+            self._cast.nothing_left()
+            self._cast.leave()
         except DeviationError as error:
-            raise DeviationError(f"{self._scenario.name}: {error}\n{self._transcript()}") from None
+            raise DeviationError(f"{self._scenario.name}: {error}\n{self._cast.transcript()}") from None
         finally:
-            for driver in self._drivers:
-                driver.kill()
-
-    def _transcript(self) -> str:
-        """What was said at last, without the looking again and again."""
-        said = [line for line in self._mailbox.said if '"facts"' not in line and '"snapshot"' not in line]
-        return "\n".join(said[-_TRANSCRIPT_LINES:])
-
-    # -- who plays --
-
-    def _enter_all(self) -> None:
-        common: Driver | None = None
-        for name, actor in self._scenario.head.actors.items():
-            if actor.own_process:
-                driver = self._spawn()
-            else:
-                driver = common = common or self._spawn()
-            self._clients[name] = _Client(driver, f"{actor.identity or name}-{self._nonce}")
-        for name, actor in self._scenario.head.actors.items():
-            self._connect(name, actor)
-
-    def _spawn(self) -> Driver:
-        self._drivers.append(Driver(self._command, self._stage.env, self._stage.folder, self._mailbox))
-        return self._drivers[-1]
-
-    def _connect(self, name: str, actor: Actor) -> None:
-        places = {
-            "direct": lambda: self._stage.address,
-            "socket": lambda: self._stage.socket,
-            "proxy": lambda: self._stage.proxy.address,
-            "nowhere": lambda: self._stage.nowhere,
-        }
-        client = self._clients[name]
-        wishes: dict[str, Any] = {"address": places[actor.through](), "client_id": client.client_id}
-        if actor.on_unavailable is not None:
-            wishes["on_unavailable"] = actor.on_unavailable
-        client.driver.ask("connect", actor=name, **wishes)
-
-    def _nothing_left(self) -> None:
-        """Every answer and every event was expected."""
-        for name, lease in self._leases.items():
-            if self._clients[lease.actor].gone:
-                continue
-            if lease.asked is not None:
-                raise DeviationError(f"the scenario does not say what comes of {name}")
-            left = [event for event in self._events(name) if event["event"] != "queued"]
-            if left:
-                raise DeviationError(f"nobody expected of {name}: {expectations.shown(left[0])}")
-
-    def _events(self, name: str) -> list[dict[str, Any]]:
-        return self._mailbox.events.get(name, [])[self._leases[name].seen :]
-
-    # -- what is known of leases --
-
-    def _learn(self) -> None:
-        """Takes in the ids that events have told."""
-        for name, events in self._mailbox.events.items():
-            for event in events:
-                if "request_id" in event:
-                    self._note(name, event)
-
-    def _note(self, name: str, told: Mapping[str, Any]) -> None:
-        ids = {key: told[key] for key in ("request_id", "lease_id", "fencing_token") if key in told}
-        self._known.setdefault(name, {}).update(ids)
-
-    def _compare(self, expected: expectations.Expect, answer: Mapping[str, Any]) -> None:
-        self._learn()
-        found = expected.differences(answer, self._known)
-        if found:
-            raise DeviationError("; ".join(found))
-
-    def _poll(
-        self, look: Callable[[], Mapping[str, Any]], wanted: expectations.Strict, within: float, what: str
-    ) -> None:
-        deadline = time.monotonic() + within
-        while True:
-            actual = look()
-            self._learn()
-            found = expectations.differences(wanted, actual, self._known)
-            if not found:
-                return
-            if time.monotonic() > deadline:
-                raise DeviationError(f"waited {within:g} s in vain for {what}: {'; '.join(found)}")
-            time.sleep(_LOOK_SECONDS)
+            self._cast.clear()
 
     # -- the steps --
 
@@ -173,13 +57,13 @@ class Runner:
 
     @_do.register
     def _(self, step: steps.Asking) -> None:
-        client = self._clients[step.by]
+        client = self._cast.clients[step.by]
         options: dict[str, Any] = {
             name: value.model_dump() if isinstance(value, expectations.Strict) else value
             for name, value in step.options.written().items()
         }
         if "request_id" in options:
-            options["request_id"] += f"-{self._nonce}"
+            options["request_id"] += f"-{self._cast.nonce}"
         fields: dict[str, Any] = {"actor": step.by, "lease": step.lease, "task_type": step.task_type}
         if isinstance(step, steps.Run):
             fields["cpu"] = step.cpu
@@ -189,13 +73,13 @@ class Runner:
         deadline = time.monotonic() + step.within
         while True:
             asked = client.driver.send(op, **fields, options=options)
-            self._leases[step.lease] = _Lease(client.driver, step.by, asked)
+            self._cast.leases[step.lease] = PlayedLease(client.driver, step.by, asked)
             if not isinstance(step, steps.Acquire):
                 return
             again = step.patient and time.monotonic() < deadline
             if not again or client.driver.answer(asked, step.within, step.lease).get("error") != _OUT_OF_REACH:
                 break
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(LOOK_SECONDS)
         self._answered(step.lease, step.expect, step.within)
 
     @_do.register
@@ -203,22 +87,22 @@ class Runner:
         self._answered(step.lease, step.expect, step.within)
 
     def _answered(self, name: str, expected: expectations.Expect, within: float) -> None:
-        lease = self._leases[name]
+        lease = self._cast.leases[name]
         if lease.asked is None:
             raise DeviationError(f"{name} was answered already")
         answer = lease.driver.answer(lease.asked, within, name)
         lease.asked = None
         if "request_id" in answer:
-            self._note(name, answer)
-        self._compare(expected, answer)
+            self._cast.note(name, answer)
+        self._cast.compare(expected, answer)
 
     @_do.register
     def _(self, step: steps.Event) -> None:
         ((kind, wanted),) = step.told().items()
-        lease = self._leases[step.lease]
+        lease = self._cast.leases[step.lease]
 
         def look() -> dict[str, Any] | None:
-            for offset, event in enumerate(self._events(step.lease)):
+            for offset, event in enumerate(self._cast.events(step.lease)):
                 if event["event"] == kind and (kind != "queued" or not self._differs(wanted, event)):
                     lease.seen += offset + 1
                     return event
@@ -226,8 +110,8 @@ class Runner:
                     return event
             return None
 
-        event = self._mailbox.wait(look, step.within, f"{step.lease}: {kind} {wanted.written()}")
-        self._learn()
+        event = self._cast.mailbox.wait(look, step.within, f"{step.lease}: {kind} {wanted.written()}")
+        self._cast.learn()
         if event["event"] != kind:
             raise DeviationError(f"{step.lease}: {kind} was to come, got {expectations.shown(event)}")
         found = self._differs(wanted, event)
@@ -235,7 +119,7 @@ class Runner:
             raise DeviationError("; ".join(found))
 
     def _differs(self, wanted: expectations.Strict, event: Mapping[str, Any]) -> list[str]:
-        return expectations.differences(wanted, event, self._known)
+        return expectations.differences(wanted, event, self._cast.known)
 
     @_do.register
     def _(self, step: steps.Finish) -> None:
@@ -248,7 +132,7 @@ class Runner:
     @_do.register
     def _(self, step: steps.See) -> None:
         driver = self._of(step.lease)
-        self._poll(
+        self._cast.poll(
             lambda: driver.ask("facts", step.within, lease=step.lease),
             step.facts,
             step.within,
@@ -257,53 +141,55 @@ class Runner:
 
     @_do.register
     def _(self, step: steps.Check) -> None:
-        self._compare(step.expect, self._of(step.lease).ask("check", step.within, lease=step.lease))
+        self._cast.compare(step.expect, self._of(step.lease).ask("check", step.within, lease=step.lease))
 
     @_do.register
     def _(self, step: steps.Release) -> None:
-        self._compare(step.expect, self._of(step.lease).ask("release", step.within, lease=step.lease))
+        self._cast.compare(step.expect, self._of(step.lease).ask("release", step.within, lease=step.lease))
 
     @_do.register
     def _(self, step: steps.ReleaseById) -> None:
-        self._learn()
-        target: dict[str, Any] = {step.id: self._known[step.lease][step.id]}
+        self._cast.learn()
+        target: dict[str, Any] = {step.id: self._cast.known[step.lease][step.id]}
         if step.token_of is not None:
-            target["fencing_token"] = self._known[step.token_of]["fencing_token"]
-        driver = self._clients[step.by].driver
-        self._compare(step.expect, driver.ask("release_by_id", step.within, actor=step.by, **target))
+            target["fencing_token"] = self._cast.known[step.token_of]["fencing_token"]
+        driver = self._cast.clients[step.by].driver
+        self._cast.compare(step.expect, driver.ask("release_by_id", step.within, actor=step.by, **target))
 
     @_do.register
     def _(self, step: steps.Renew) -> None:
         wishes = {"extend_hold": step.extend_hold} if step.extend_hold is not None else {}
-        self._compare(step.expect, self._of(step.lease).ask("renew", step.within, lease=step.lease, **wishes))
+        self._cast.compare(step.expect, self._of(step.lease).ask("renew", step.within, lease=step.lease, **wishes))
 
     @_do.register
     def _(self, step: steps.Resize) -> None:
         wishes = {name: getattr(step, name) for name in ("memory", "shared") if getattr(step, name) is not None}
-        self._compare(step.expect, self._of(step.lease).ask("resize", step.within, lease=step.lease, **wishes))
+        self._cast.compare(step.expect, self._of(step.lease).ask("resize", step.within, lease=step.lease, **wishes))
 
     @_do.register
     def _(self, step: steps.CheckFence) -> None:
-        token = self._known[step.lease]["fencing_token"]
-        driver = self._clients[step.by].driver
+        token = self._cast.known[step.lease]["fencing_token"]
+        driver = self._cast.clients[step.by].driver
         answer = driver.ask("check_fence", step.within, actor=step.by, gpu=step.gpu, fencing_token=token)
-        self._compare(step.expect, answer)
+        self._cast.compare(step.expect, answer)
 
     @_do.register
     def _(self, step: steps.ReportWork) -> None:
-        driver = self._clients[step.by].driver
+        driver = self._cast.clients[step.by].driver
         report = {"result": step.result, "device": step.device}
         answer = driver.ask("report_work", step.within, actor=step.by, task_type=step.task_type, report=report)
-        self._compare(step.expect, answer)
+        self._cast.compare(step.expect, answer)
 
     @_do.register
     def _(self, step: steps.Snapshot) -> None:
-        driver = self._clients[step.by].driver
-        self._poll(lambda: driver.ask("snapshot", step.within, actor=step.by), step.state, step.within, "the snapshot")
+        driver = self._cast.clients[step.by].driver
+        self._cast.poll(
+            lambda: driver.ask("snapshot", step.within, actor=step.by), step.state, step.within, "the snapshot"
+        )
 
     @_do.register
     def _(self, step: steps.Client) -> None:
-        client = self._clients[step.actor]
+        client = self._cast.clients[step.actor]
         if step.becomes == "closed":
             client.driver.ask("close", step.within, actor=step.actor)
             client.gone = True
@@ -316,20 +202,20 @@ class Runner:
             client.driver.process.send_signal(signal.SIGSTOP if step.becomes == "stalled" else signal.SIGCONT)
 
     def _of(self, name: str) -> Driver:
-        return self._leases[name].driver
+        return self._cast.leases[name].driver
 
     # -- the runner's own steps --
 
     @_do.register
     def _(self, step: steps.Await) -> None:
         with self._stage.state() as look:
-            self._poll(look, step.state, step.within, "the arbiter to be so")
+            self._cast.poll(look, step.state, step.within, "the arbiter to be so")
 
     @_do.register
     def _(self, step: steps.History) -> None:
-        self._learn()
-        lease = self._known[step.lease]["request_id"] if step.lease is not None else None
-        client_id = self._clients[step.by].client_id if step.by is not None else None
+        self._cast.learn()
+        lease = self._cast.known[step.lease]["request_id"] if step.lease is not None else None
+        client_id = self._cast.clients[step.by].client_id if step.by is not None else None
         wanted = admin_pb2.EventType.Value(f"EVENT_TYPE_{step.type}")
         deadline = time.monotonic() + step.within
         with self._stage.admin() as admin:
@@ -344,7 +230,7 @@ class Runner:
                     return
                 if time.monotonic() > deadline:
                     raise DeviationError(f"waited {step.within:g} s in vain for {step.type} in the history: {seen}")
-                time.sleep(_LOOK_SECONDS)
+                time.sleep(LOOK_SECONDS)
 
     @_do.register
     def _(self, step: steps.Arbiter) -> None:
@@ -372,7 +258,7 @@ class Runner:
 
     @_do.register
     def _(self, step: steps.Revoke) -> None:
-        request = admin_pb2.RevokeRequest(lease_id=self._known[step.lease]["lease_id"])
+        request = admin_pb2.RevokeRequest(lease_id=self._cast.known[step.lease]["lease_id"])
         if step.grace is not None:
             request.grace.FromNanoseconds(round(step.grace * 1e9))
         with self._stage.admin() as admin:

@@ -1,249 +1,39 @@
 """The driver of the Python client, asynchronous or synchronous: `python python_driver.py asynchronous|synchronous`.
 
-Law: only the public API of the package is used, as a program would use it. What both forms have in common is written
-once; `Form` is where they differ. The protocol is docs/conformance.md's.
+Law: only the public API of the package is used, as a program would use it. The commands are written once for both
+forms; where those differ is python_forms'. The protocol is docs/conformance.md's.
 """
 
 import asyncio
 import json
-import queue
-import signal
 import sys
 import threading
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import timedelta
-from typing import Any, Protocol, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-from gpuarbiter import (
-    Arbiter,
-    ArbiterError,
-    AsyncArbiter,
-    AsyncLease,
-    Declined,
-    FallbackToCpu,
-    Lease,
-    Queued,
-    Released,
-    Skipped,
-    WorkReport,
-    YieldRequest,
+from python_facts import (
+    Facts,
+    bad_input_facts,
+    decline_facts,
+    lease_facts,
+    outcome_facts,
+    queued_facts,
+    refusal_facts,
+    released_facts,
+    seconds_of,
 )
+from python_forms import Asynchronous, Form, GivenUp, Synchronous
 
-T = TypeVar("T")
-Facts = dict[str, Any]
+from gpuarbiter import ArbiterError, Declined, Queued, WorkReport, YieldRequest
+
 # Commands that one client can have under way at once, in the synchronous form.
 _THREADS = 64
 
 
 class WorkFailed(Exception):  # noqa: N818 -- what the work of a scenario raises when it is told to
     """The work under a lease went wrong."""
-
-
-class GivenUp(Exception):  # noqa: N818 -- an outcome
-    """The caller gave up."""
-
-
-# -- what the two forms differ in --
-
-
-class Form(Protocol):
-    """How a program uses one form of the library."""
-
-    arbiter: type[Any]
-
-    async def call(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """Calls a method of the library."""
-
-    async def interruptible(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """The same for one that will be given up; raises GivenUp then."""
-
-    def interrupt(self, task: "asyncio.Task[Any]") -> None:
-        """Gives it up."""
-
-    async def block(self, manager: Any, body: Callable[[Any], Awaitable[None]]) -> None:
-        """Does work in a with-block."""
-
-    def function(self, work: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
-        """Work as the library's `run` takes it."""
-
-
-class Asynchronous:
-    """With AsyncArbiter: a task is cancelled."""
-
-    arbiter = AsyncArbiter
-
-    async def call(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        return await function(*arguments, **options)
-
-    async def interruptible(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        try:
-            return await function(*arguments, **options)
-        except asyncio.CancelledError:
-            raise GivenUp from None
-
-    def interrupt(self, task: "asyncio.Task[Any]") -> None:
-        task.cancel()
-
-    async def block(self, manager: Any, body: Callable[[Any], Awaitable[None]]) -> None:
-        async with manager as lease:
-            await body(lease)
-
-    def function(self, work: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
-        return work
-
-
-class Synchronous:
-    """With Arbiter, in threads; the main thread is kept for what will be interrupted by Ctrl-C."""
-
-    arbiter = Arbiter
-
-    def __init__(self) -> None:
-        self._main: queue.Queue[tuple[Future[Any], Callable[[], Any]] | None] = queue.Queue()
-        self._interrupting = threading.Event()
-
-    async def call(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        return await asyncio.to_thread(function, *arguments, **options)
-
-    async def interruptible(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        outcome: Future[Any] = Future()
-        self._main.put((outcome, lambda: function(*arguments, **options)))
-        return await asyncio.wrap_future(outcome)
-
-    def interrupt(self, task: "asyncio.Task[Any]") -> None:  # noqa: ARG002 -- there is one main thread
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-
-    async def block(self, manager: Any, body: Callable[[Any], Awaitable[None]]) -> None:
-        loop = asyncio.get_running_loop()
-
-        def in_a_block() -> None:
-            with manager as lease:
-                asyncio.run_coroutine_threadsafe(_started(body(lease)), loop).result()
-
-        await asyncio.to_thread(in_a_block)
-
-    def function(self, work: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
-        loop = asyncio.get_running_loop()
-        return lambda *lease: asyncio.run_coroutine_threadsafe(_started(work(*lease)), loop).result()
-
-    def serve_main_thread(self) -> None:
-        """Runs what will be interrupted, until `None` comes."""
-        while (job := self._main.get()) is not None:
-            outcome, work = job
-            try:
-                outcome.set_result(work())
-            except KeyboardInterrupt:
-                outcome.set_exception(GivenUp())
-            except BaseException as error:  # noqa: BLE001 -- whoever waits for it raises it
-                outcome.set_exception(error)
-
-    def end(self) -> None:
-        """Nothing more comes for the main thread."""
-        self._main.put(None)
-
-
-async def _started(work: Awaitable[T]) -> T:
-    return await work
-
-
-# -- the words of the protocol --
-
-
-def _seconds(value: timedelta | None) -> float | None:
-    return None if value is None else value.total_seconds()
-
-
-def lease_facts(lease: AsyncLease | Lease) -> Facts:
-    """What a lease says of itself."""
-    asked = lease.yield_requested
-    return {
-        "lease_id": lease.lease_id,
-        "fencing_token": str(lease.fencing_token),
-        "request_id": lease.request_id,
-        "task_type": lease.task_type,
-        "gpus": [
-            {"key": gpu.key, "uuid": gpu.uuid, "index": gpu.index, "committed_bytes": gpu.committed_bytes}
-            for gpu in lease.gpus
-        ],
-        "sharing": lease.sharing,
-        "priority": lease.priority,
-        "detached": lease.detached,
-        "unmanaged": lease.unmanaged,
-        "queue_wait_seconds": _seconds(lease.queue_wait),
-        "hold_remaining_seconds": _seconds(lease.hold_remaining),
-        "ttl_remaining_seconds": _seconds(lease.ttl_remaining),
-        "yield_requested": None if asked is None else asked.reason,
-        "uncertain": lease.uncertain,
-        "lost": lease.lost,
-        "lost_reason": lease.lost_reason,
-    }
-
-
-def queued_facts(queued: Queued) -> Facts:
-    """Where a request stands."""
-    return {
-        "request_id": queued.request_id,
-        "position": queued.position,
-        "queue_length": queued.queue_length,
-        "reason": queued.reason,
-        "blockers": [each.lease_id for each in queued.blockers],
-    }
-
-
-def released_facts(released: Released) -> Facts:
-    """How a lease ended."""
-    return {
-        "kind": "released",
-        "reason": released.reason,
-        "already_ended": released.already_ended,
-        "held_seconds": _seconds(released.held),
-    }
-
-
-def outcome_facts(outcome: AsyncLease | Lease | Skipped | FallbackToCpu) -> Facts:
-    """What came of asking for a lease."""
-    if isinstance(outcome, Declined):
-        return decline_facts(outcome)
-    return {"kind": "granted", **lease_facts(outcome)}
-
-
-def decline_facts(decline: Declined) -> Facts:
-    """Why there is no lease."""
-    return {
-        "kind": "fallback_cpu" if isinstance(decline, FallbackToCpu) else "skipped",
-        "reason": decline.reason,
-        "waited_seconds": _seconds(decline.waited),
-        "retry_after_seconds": _seconds(decline.retry_after),
-        "blockers": [each.lease_id for each in decline.blockers],
-    }
-
-
-def refusal_facts(error: ArbiterError) -> Facts:
-    """An error of the library's."""
-    return {
-        "kind": "refused",
-        "error": type(error).__name__,
-        "reason": error.reason,
-        "message": str(error),
-        "fields": [each.field for each in error.violations],
-        "retry_after_seconds": _seconds(error.retry_after),
-    }
-
-
-def bad_input_facts(error: Exception) -> Facts:
-    """What the library refuses by itself, before anything is sent."""
-    return {
-        "kind": "refused",
-        "error": "BadInput",
-        "reason": "",
-        "message": str(error),
-        "fields": [],
-        "retry_after_seconds": None,
-    }
-
-
-# -- the commands --
 
 
 class Work:
@@ -372,7 +162,7 @@ class Driver:
             self._tell({"event": "queued", "lease": name, **queued_facts(queued)})
 
         def on_yield(_lease: Any, request: YieldRequest) -> None:
-            grace = _seconds(request.grace)
+            grace = seconds_of(request.grace)
             self._tell({"event": "yielding", "lease": name, "reason": request.reason, "grace_seconds": grace})
 
         def on_lost(lease: Any) -> None:

@@ -37,8 +37,8 @@ class Client:
         self._request_id = f"r{call}"
         request = pb.AcquireRequest(request_id=self._request_id, task_type="BENCH", holder=self._holder, gpu=self._gpu)
         await self._stream.write(pb.SessionRequest(call_id=call, acquire=request))
-        while (kind := (await self._stream.read()).acquire.WhichOneof("event")) != "granted":
-            assert kind in {"queued", "ended", None}, kind
+        while (answer := await self._stream.read()).acquire.WhichOneof("event") != "granted":
+            assert answer.WhichOneof("answer") in {"acquire", "release"}, answer
 
     async def send_release(self) -> None:
         """Gives it back; does not wait for the answers."""

@@ -187,3 +187,26 @@ async def test_a_process_is_attested_anew_for_an_arbiter_that_restarted(
         "of the second",  # nobody answered at the socket
         "of the third",
     ]
+
+
+async def test_what_is_given_up_while_the_arbiter_is_away_is_taken_back_when_it_returns(
+    scripted: ScriptedArbiter, arbiter: AsyncArbiter
+):
+    class GivenUp(BaseException):
+        """The program's own."""
+
+    def waiting(call: Call):
+        yield call.queued()
+        call.wait("never")
+
+    async def give_up(_queued: Queued):
+        scripted.stop()
+        raise GivenUp
+
+    scripted.scripts += [waiting]
+    with pytest.raises(GivenUp):
+        await arbiter.acquire("ASR", ttl="60s", request_id="mine", on_queued=give_up)
+    assert not scripted.seen["Release"]
+    scripted.start()
+    await async_until(lambda: scripted.seen["Release"])
+    assert scripted.seen["Release"][0].request_id == "mine"

@@ -6,7 +6,6 @@ by the same request_id, through a restart of the arbiter too: it may be a lease 
 to take it in fails at once.
 """
 
-import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ FIRST_PAUSE_SECONDS = 0.1
 # With gRPC's own pause (see CHANNEL_OPTIONS) this is how long after the arbiter's return it can take to be back.
 LONGEST_PAUSE_SECONDS = 0.5
 _WITHDRAW_SECONDS = 2.0
+_LONGEST_WITHDRAW_PAUSE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +142,26 @@ class AsyncAsking:
             logger.exception("on_queued raised")
 
     async def _withdraw(self) -> None:
-        # In vain when the arbiter is out of reach or the Arbiter closed; the request then ends with its line.
-        with contextlib.suppress(Exception):
-            request = pb.ReleaseRequest(request_id=self._request.request_id)
+        # Where it cannot be now, the request ends by itself: soon after its line, or once its ttl is over.
+        if not await self._withdrawn() and self._request.HasField("ttl"):
+            backend.spawn(self._withdraw_later, self._request.ttl.ToTimedelta().total_seconds())
+
+    async def _withdraw_later(self, seconds: float) -> None:
+        until, pause = _clock.now() + seconds, LONGEST_PAUSE_SECONDS
+        while _clock.now() < until and not self._connection.closed and not await self._withdrawn():
+            await backend.sleep(pause)
+            pause = min(2 * pause, _LONGEST_WITHDRAW_PAUSE_SECONDS)
+
+    async def _withdrawn(self) -> bool:
+        """Whether the arbiter has said what became of it."""
+        request = pb.ReleaseRequest(request_id=self._request.request_id)
+        try:
             await self._connection.ask("release", request, seconds=_WITHDRAW_SECONDS)
+        except ArbiterError as failure:
+            return not failure.transient
+        except Exception:  # noqa: BLE001 -- the Arbiter was closed, or worse; what the caller raised counts
+            return False
+        return True
 
 
 def _joined_too_late(ended: pb.Ended) -> LeaseEnded:

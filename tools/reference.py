@@ -7,6 +7,7 @@ import yaml
 
 from gpuarbiter_server.config import Config, json_schema
 from gpuarbiter_server.config.keys import Key, all_keys, value_at
+from gpuarbiter_server.config.older_names import OLDER_NAMES
 from gpuarbiter_server.config.sources import FLAG, PREFIX, RESERVED_NAMES, variable
 
 _DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -66,6 +67,9 @@ is the configured one that differs in case alone, or else as it is written.
 Every other name that begins with `{prefix}` is an error, like an unknown key in the file. These belong to the clients
 and tools, and are no settings: {reserved}. The variables that Kubernetes makes for a Service whose name begins
 with gpu-arbiter are ignored.
+
+These names of an earlier analyzer of GPUs are understood as well, below those of today: {older}. A bare number has the
+unit that it had there (seconds for `INTERVAL`, minutes for `TIME_WINDOW_MIN`).
 
 ## How values are written
 
@@ -141,6 +145,7 @@ def configuration_reference() -> dict[Path, str]:
         prefix=PREFIX,
         variable=variable(("defaults", "max_wait")),
         reserved=", ".join(f"`{name}`" for name in RESERVED_NAMES),
+        older=", ".join(f"`{name}` (`{'.'.join(meant.path)}`)" for name, meant in OLDER_NAMES.items()),
         keys="".join(_row(key, value_at(config, key.path)) for key in all_keys()),
         built_in=yaml.safe_dump({"policies": config["policies"]}, sort_keys=False),
     )

@@ -92,7 +92,7 @@ async def test_jobs_on_simulated_gpus_are_judged_with_a_reason(
     config = await asyncio.to_thread(get, arbiter, "/config")
     assert (config["interval"], config["time_window"]) == ("1h", "2s")
     held.cancel()
-    (page,) = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    page, *_ = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     script = page.replace("127.0.0.1:9402", arbiter.http)
     said = await asyncio.to_thread(subprocess.run, ["bash", "-ec", script], capture_output=True, text=True, check=True)
     assert '"status":"ok"' in said.stdout

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 from starlette.types import ASGIApp
 
@@ -10,7 +11,9 @@ from gpuarbiter_server import __version__
 from gpuarbiter_server.analysis.model import Holder, Language, Thresholds, Weights
 from gpuarbiter_server.analysis.own import OwnSamples
 from gpuarbiter_server.analysis.service import Analysis, Settings
+from gpuarbiter_server.analysis.sources import Source
 from gpuarbiter_server.config import Config
+from gpuarbiter_server.config.analysis import AnalysisSection, without_password
 from gpuarbiter_server.core.census import Census
 from gpuarbiter_server.core.events import ReadingTaken
 from gpuarbiter_server.core.model import GpuSpec
@@ -35,20 +38,25 @@ class Analysing:
         self._own: OwnSamples | None = None
         if not section.enabled:
             return
-        self._own = OwnSamples(
-            specs,
-            window=section.time_window,
-            step=section.step,
-            clock=monotonic,
-            hostname=config.node_name(),
-            holders=lambda: holders(census()),
-        )
+        source: Source
+        if section.prometheus.url:
+            source, first = _prometheus(section), 0.0
+        else:
+            # Before that there is not even one whole step.
+            first = min(section.interval, section.step)
+            source = self._own = OwnSamples(
+                specs,
+                window=section.time_window,
+                step=section.step,
+                clock=monotonic,
+                hostname=config.node_name(),
+                holders=lambda: holders(census()),
+            )
         self.service = Analysis(
-            self._own,
+            source,
             settings(config),
             history=section.history,
-            # Before that there is not even one whole step.
-            first=min(section.interval, section.step),
+            first=first,
             clock=monotonic,
             wall=wall,
             observe=metrics.analysis_ran,
@@ -85,14 +93,17 @@ class Analysing:
         if service is None:
             return None
 
+        def shown() -> dict[str, Any]:
+            return config().analysis.shown()
+
         def made() -> ASGIApp:
             from gpuarbiter_server.web import analysis_api
 
             return analysis_api.make(
                 service,
                 version=__version__,
-                config=lambda: config().analysis.model_dump(by_alias=True),
-                prometheus_url="",
+                config=shown,
+                prometheus_url=without_password(config().analysis.prometheus.url),
                 metrics=config().telemetry.metrics,
             )
 
@@ -113,6 +124,21 @@ class Analysing:
                 each.judgement.confidence,
                 each.judgement.adjusted_score,
             )
+
+
+def _prometheus(section: AnalysisSection) -> Source:
+    """Imported here: httpx takes its time, and few have use for it."""
+    from gpuarbiter_server.analysis.prometheus import Prometheus
+
+    return Prometheus(
+        section.prometheus.url,
+        selector=section.prometheus.selector,
+        window=section.time_window,
+        step=section.step,
+        timeout=section.prometheus.timeout,
+        max_workers=section.max_workers,
+        wall=wall,
+    )
 
 
 def settings(config: Config) -> Settings:

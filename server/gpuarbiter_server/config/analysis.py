@@ -1,7 +1,9 @@
 """The section of the utilization analysis: its keys, their kinds, and what must fit together."""
 
+import re
 from collections.abc import Callable, Iterator
-from typing import Annotated
+from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import Field, PlainValidator, WithJsonSchema
 
@@ -12,6 +14,7 @@ from gpuarbiter_server.config.units import format_duration
 
 _MOST_STEPS = 1000
 _MOST_RUNS = 1000
+_MOST_WORKERS = 64
 LANGUAGES = ("en", "zh")
 
 
@@ -24,16 +27,44 @@ def _number(high: float) -> Callable[[object], float]:
     return check
 
 
-def _runs(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST_RUNS:
-        raise ValueError(f"a whole number, 1 to {_MOST_RUNS}")
-    return value
+def _whole(high: int) -> Callable[[object], int]:
+    def check(value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= high:
+            raise ValueError(f"a whole number, 1 to {high}")
+        return value
+
+    return check
 
 
 def _language(value: object) -> str:
     if not isinstance(value, str) or value.lower() not in LANGUAGES:
         raise ValueError(kinds.one_of(list(LANGUAGES)))
     return value.lower()
+
+
+def _url(value: object) -> str:
+    allowed = "the address of a Prometheus, such as http://prometheus:9090, or an empty text"
+    if not isinstance(value, str) or not re.fullmatch(r"|https?://[!-~]{1,500}", value):
+        raise ValueError(allowed)
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        raise ValueError(allowed) from None
+    if value and (not parts.hostname or parts.query or parts.fragment):
+        raise ValueError(allowed)
+    return value.rstrip("/")
+
+
+def _selector(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"\{[^\r\n]{0,500}\}", value):
+        raise ValueError('a selector of Prometheus in braces, such as {pod!=""}; {} for every GPU')
+    return value
+
+
+def without_password(url: str) -> str:
+    """A URL as it can be shown."""
+    return re.sub(r"//[^/@]*@", "//…@", url)
 
 
 Points = Annotated[
@@ -50,9 +81,24 @@ Weight = Annotated[
 ]
 Runs = Annotated[
     int,
-    PlainValidator(_runs),
+    PlainValidator(_whole(_MOST_RUNS)),
     WithJsonSchema({"type": "integer", "minimum": 1, "maximum": _MOST_RUNS}),
     kinds.Kind(f"1 to {_MOST_RUNS}"),
+]
+Workers = Annotated[
+    int,
+    PlainValidator(_whole(_MOST_WORKERS)),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": _MOST_WORKERS}),
+    kinds.Kind(f"1 to {_MOST_WORKERS}"),
+]
+Url = Annotated[
+    str,
+    PlainValidator(_url),
+    WithJsonSchema({"type": "string", "pattern": "^(|https?://.+)$"}),
+    kinds.Kind("http:// or https:// address"),
+]
+Selector = Annotated[
+    str, PlainValidator(_selector), WithJsonSchema({"type": "string", "pattern": r"^\{.*\}$"}), kinds.Kind("selector")
 ]
 Language = Annotated[
     str, PlainValidator(_language), WithJsonSchema({"enum": list(LANGUAGES)}), kinds.Kind(kinds.one_of(list(LANGUAGES)))
@@ -76,6 +122,14 @@ class WeightsSection(Section):
     power: Weight = live(0.1, "Power draw, of the limit.")
 
 
+class PrometheusSection(Section):
+    """A Prometheus that scrapes DCGM exporters, instead of the node's own samples."""
+
+    url: Url = restart("", "Its address; empty: the node's own samples. May hold `user:password@`.")
+    selector: Selector = restart('{pod!=""}', "Which series of the exporters count; `{}`: all.")
+    timeout: kinds.PositiveDuration = restart(10.0, "How long one query may take.")
+
+
 class AnalysisSection(Section):
     """The utilization analysis: scores and judgements of the GPUs."""
 
@@ -86,10 +140,18 @@ class AnalysisSection(Section):
         30.0, f"Readings are averaged over this long; {_MOST_STEPS} steps at most are in a window."
     )
     timeout: kinds.PositiveDuration = live(60.0, "A run that takes longer is given up.")
+    max_workers: Workers = restart(8, "Queries to a Prometheus at once.")
     history: Runs = restart(12, "Runs whose results are kept, in memory.")
     language: Language = live("en", "What reasons and recommendations are written in: English or Chinese.")
     thresholds: ThresholdsSection = Field(default_factory=ThresholdsSection)
     weights: WeightsSection = Field(default_factory=WeightsSection)
+    prometheus: PrometheusSection = Field(default_factory=PrometheusSection)
+
+    def shown(self) -> dict[str, Any]:
+        """All of it as a file would say it, without secrets."""
+        tree = self.model_dump(by_alias=True)
+        tree["prometheus"]["url"] = without_password(self.prometheus.url)
+        return tree
 
 
 def analysis_faults(section: AnalysisSection) -> Iterator[Fault]:

@@ -24,7 +24,7 @@ def load(path: Path | None, environ: Mapping[str, str], overrides: Sequence[str]
 
     Args:
         path: the file; None where there is none.
-        environ: the environment; names that do not begin with GPU_ARBITER_ are not looked at.
+        environ: the environment; of names that do not begin with GPU_ARBITER_ only those in `older_names` count.
         overrides: "dotted.key=value", the value in YAML; of two for one key, the later one counts.
 
     Raises:

@@ -1,7 +1,7 @@
 """The places that say something: the file, the environment, the flags.
 
 Law: every name in the environment that begins with GPU_ARBITER_ is either a setting, a known name of
-the clients and tools, Kubernetes' own, or an error.
+the clients and tools, Kubernetes' own, or an error. Of the others, only the older names are looked at.
 """
 
 import difflib
@@ -13,6 +13,7 @@ from gpuarbiter_server.config import tree
 from gpuarbiter_server.config.keys import all_keys
 from gpuarbiter_server.config.layers import Layer, Stack
 from gpuarbiter_server.config.model import BUILT_IN_POLICIES, Config
+from gpuarbiter_server.config.older_names import OLDER_NAMES, as_today
 from gpuarbiter_server.config.problems import UNKNOWN_KEY, Path, Problem, dotted
 
 PREFIX = "GPU_ARBITER_"
@@ -59,7 +60,10 @@ def add_file(stack: Stack, path: FilePath) -> None:
 
 
 def add_environment(stack: Stack, environ: Mapping[str, str]) -> None:
-    """Puts the variables on the stack; those of whole sections below those of single keys."""
+    """Puts the variables on the stack; those of whole sections below those of single keys, older names below all."""
+    for older, meant in OLDER_NAMES.items():
+        if environ.get(older, "").strip():
+            _add(stack, meant.path, as_today(older, environ[older]), _variable(older))
     names: dict[Path, str] = {}
     for name in sorted(environ):
         if not name.upper().startswith(PREFIX) or name.upper() in RESERVED_NAMES or _is_kubernetes(name, environ[name]):
@@ -88,7 +92,7 @@ def add_overrides(stack: Stack, overrides: Sequence[str]) -> None:
             stack.problems.append(Problem("", text, FLAG, "KEY=VALUE, such as defaults.max_wait=5s"))
             continue
         path = tuple(part.strip('"') for part in re.findall(_NAME, match[1]))
-        _add(stack, path, match[2], f"{FLAG} {match[1]}")
+        _add(stack, path, match[2], f"{FLAG} {dotted(path)}")
 
 
 def variable(path: Path) -> str:

@@ -523,8 +523,42 @@ class TestAnalysis:
             ("weights: {power: true}", "a number, 0 to 1000"),
             ("weights: {utilization: 0, memory_bandwidth: 0, memory: 0, power: 0}", "at least one that is above 0"),
             ("language: fr", "en or zh"),
+            ("max_workers: 0", "a whole number, 1 to 64"),
+            ("prometheus: {selector: pod}", "a selector of Prometheus in braces"),
+            ("prometheus: {url: prometheus}", "the address of a Prometheus"),
+            ("prometheus: {url: 'http://'}", "the address of a Prometheus"),
+            ("prometheus: {url: 'http://x:port'}", "the address of a Prometheus"),
+            ("prometheus: {url: 'http://[x'}", "the address of a Prometheus"),
+            ("prometheus: {url: 'http://x/?y=z'}", "the address of a Prometheus"),
             ("history: 0", "a whole number, 1 to 1000"),
         ],
     )
     def test_what_does_not_make_sense_or_fit_together(self, said: str, problem: str):
         assert problem in one_problem(overrides=(f"analysis={{{said}}}",))
+
+    def test_older_names_are_understood_in_their_units_below_those_of_today(self):
+        environ = {
+            "PROM_URL": "http://prometheus:9090/",
+            "THRESHOLD": "25",
+            "INTERVAL": "60",
+            "MAX_WORKERS": "4",
+            "TIME_WINDOW_MIN": "15",
+            "LOG_LEVEL": "WARNING",
+        }
+        config = load(None, environ)
+        analysis = config.analysis
+        assert (analysis.prometheus.url, analysis.thresholds.low) == ("http://prometheus:9090", 25)
+        assert (analysis.interval, analysis.max_workers, analysis.time_window) == (60, 4, 900)
+        assert config.log_level == "warning"
+        assert load(None, environ | {"GPU_ARBITER_ANALYSIS__INTERVAL": "2m"}).analysis.interval == 120
+        assert load(None, dict.fromkeys(environ, " ")) == Config()
+
+    def test_a_bad_value_of_an_older_name_is_told_by_that_name(self):
+        found = one_problem(environ={"INTERVAL": "often"})
+        assert found.startswith("analysis.interval")
+        assert "(environment variable INTERVAL)" in found
+
+    def test_a_password_is_not_shown(self):
+        analysis = load(None, {"PROM_URL": "https://user:secret@prometheus:9090"}).analysis
+        assert analysis.prometheus.url == "https://user:secret@prometheus:9090"
+        assert analysis.shown()["prometheus"]["url"] == "https://…@prometheus:9090"

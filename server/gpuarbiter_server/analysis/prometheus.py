@@ -1,0 +1,111 @@
+"""A source: a Prometheus that scrapes DCGM exporters. One range query for each metric, however many GPUs there are.
+
+Law: every wait and every answer has a bound. A query that fails fails the run (the last result stays); a metric that
+is not there is only missing.
+"""
+
+import asyncio
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+from gpuarbiter_server.analysis import dcgm
+from gpuarbiter_server.analysis.dcgm import Series
+from gpuarbiter_server.analysis.model import GpuWindow
+from gpuarbiter_server.analysis.sources import SourceError
+
+# 10,000 GPUs with 20 steps are 8 MB.
+_MOST_BYTES = 64 * 1024**2
+_SHOWN = 200
+
+
+class Prometheus:
+    """The GPUs that a selector, such as `{pod!=""}`, finds.
+
+    url: with user:password@ where it asks for those. window, step, timeout: seconds; timeout is that of one query.
+    wall: seconds since 1970.
+    """
+
+    name = "Prometheus"
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        selector: str,
+        window: float,
+        step: float,
+        timeout: float,
+        max_workers: int,
+        wall: Callable[[], float],
+    ) -> None:
+        self._selector = selector
+        self._step = step
+        self._steps = max(1, round(window / step))
+        self._timeout = timeout
+        self._wall = wall
+        self._turns = asyncio.Semaphore(max_workers)
+        # What the environment says of proxies is meant for the internet.
+        self._client = httpx.AsyncClient(base_url=url, timeout=timeout, trust_env=False)
+
+    async def windows(self) -> list[GpuWindow]:
+        """Every GPU that has samples in the window that ends now; SourceError when a query fails."""
+        end = self._wall()
+        try:
+            async with asyncio.TaskGroup() as queries:
+                tasks = {metric: queries.create_task(self._range(metric, end)) for metric in dcgm.METRICS}
+        except ExceptionGroup as group:
+            # The cause is one as a rule: the first says it, and has ended the others.
+            raise group.exceptions[0] from None
+        found = {metric: task.result() for metric, task in tasks.items()}
+        return await asyncio.to_thread(dcgm.windows, found, steps=self._steps, step=self._step)
+
+    async def close(self) -> None:
+        """Hangs up."""
+        await self._client.aclose()
+
+    async def _range(self, metric: str, end: float) -> list[Series]:
+        query = {
+            "query": f"{dcgm.PREFIX}{metric}{self._selector}",
+            "start": f"{end - (self._steps - 1) * self._step:.3f}",
+            "end": f"{end:.3f}",
+            "step": f"{self._step:g}",
+        }
+        async with self._turns:
+            try:
+                async with asyncio.timeout(self._timeout):
+                    body = await self._ask(query)
+            except TimeoutError:
+                raise SourceError(f"no answer to {query['query']} within {self._timeout:g} s") from None
+            except httpx.HTTPError as error:
+                raise SourceError(f"{query['query']}: {error or type(error).__name__}") from None
+        return await asyncio.to_thread(_series, body, query["query"])
+
+    async def _ask(self, query: dict[str, str]) -> bytes:
+        body = bytearray()
+        async with self._client.stream("POST", "/api/v1/query_range", data=query) as answer:
+            async for part in answer.aiter_bytes():
+                body += part
+                if len(body) > _MOST_BYTES:
+                    raise SourceError(f"the answer to {query['query']} has more than {_MOST_BYTES >> 20} MiB")
+        return bytes(body)
+
+
+def _series(body: bytes, query: str) -> list[Series]:
+    """The series of an answer; SourceError where it is none."""
+    try:
+        answer: Any = json.loads(body)
+        if answer["status"] != "success":
+            raise SourceError(f"{query}: {str(answer.get('error'))[:_SHOWN]}")
+        return [
+            Series(
+                {str(name): str(value) for name, value in each["metric"].items()},
+                {float(at): value for at, text in each["values"] if math.isfinite(value := float(text))},
+            )
+            for each in answer["data"]["result"]
+        ]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise SourceError(f"{query}: this is no answer of a Prometheus: {body[:_SHOWN]!r}") from None

@@ -86,8 +86,8 @@ fix: $(STAMP) $(NODE_STAMP)  ## Mends what can be mended: format, lint, generate
 proto: $(STAMP) $(NODE_STAMP)  ## Regenerates everything generated: stubs in both languages, the synchronous client, reference pages.
 	$(PYTHON) -m tools.generate
 
-bench: $(STAMP)  ## Measures against the bare floors, and writes bench/results.md. QUICK=1 only shows that it runs.
-	$(PYTHON) -m bench $(if $(QUICK),--quick)
+bench: $(STAMP)  ## Measures beside bare floors and other locks, writes bench/results.md. QUICK=1 only shows that it runs; ONLY="pairs locks".
+	$(PYTHON) -m bench $(if $(QUICK),--quick) $(foreach module,$(ONLY),--only $(module))
 
 lock: $(STAMP)  ## Locks the dependencies anew.
 	$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --universal --python-version 3.11 --no-emit-package gpu-arbiter-client pyproject.toml -o requirements.txt

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from e2e.harness.cli import Cli
 from e2e.harness.client import Client
 from e2e.harness.waiting import eventually
 from gpuarbiter.sim import SimulatedMemory
@@ -65,7 +66,10 @@ def bursts(gpu: str, folder: Path) -> Iterator[None]:
 
 @pytest.mark.tool("curl")
 async def test_jobs_on_simulated_gpus_are_judged_with_a_reason(
-    arbiterd: Callable[..., Arbiterd], connect: Callable[[Arbiterd], Client], folder: Path
+    arbiterd: Callable[..., Arbiterd],
+    connect: Callable[[Arbiterd], Client],
+    shell: Callable[[Arbiterd], Cli],
+    folder: Path,
 ):
     arbiter = arbiterd(*_SETTINGS)
     client = connect(arbiter)
@@ -91,6 +95,9 @@ async def test_jobs_on_simulated_gpus_are_judged_with_a_reason(
     assert (await asyncio.to_thread(get, arbiter, "/results/stats"))["by_namespace"]["team-a"]["low_util_count"] == 1
     config = await asyncio.to_thread(get, arbiter, "/config")
     assert (config["interval"], config["time_window"]) == ("1h", "2s")
+    table = await asyncio.to_thread(shell(arbiter), "analyze", "--url", f"http://{arbiter.http}")
+    assert table.returncode == 0, table.stderr
+    assert "team-a     asr-0  0%    8192 MiB" in table.stdout
     held.cancel()
     page, *_ = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     script = page.replace("127.0.0.1:9402", arbiter.http)

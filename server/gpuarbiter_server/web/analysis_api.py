@@ -14,8 +14,8 @@ from fastapi_offline import FastAPIOffline
 from gpuarbiter_server.analysis.service import Analysis, AnalysisError
 from gpuarbiter_server.web import analysis_shapes as shapes
 
-# Who asks for a run is answered within this; a connection is given 30 s.
-_PATIENCE = 10.0
+# Who asks for a run is answered within this: gpu-arbiter waits 10 s for an answer, a connection is given 30 s.
+_PATIENCE = 8.0
 
 
 def make(

@@ -21,6 +21,7 @@ COMMANDS = {
     "run": "run a command under a lease, as under flock",
     "snapshot": "show GPUs, leases and the queue",
     "top": "a live view of GPUs, leases, the queue and rates",
+    "analyze": "who uses which GPU how much, and what to think of it",
     "release": "end a lease, or take a waiting request back",
     "drain": "stop granting on GPUs (operators)",
     "resume": "take a drain back (operators)",

@@ -16,16 +16,16 @@ NONE = "-"
 
 def render(snapshot: snapshot_pb2.ArbiterSnapshot, *, processes: bool = False) -> str:
     """Head line, GPUs, leases, queue, and if asked for the processes on the GPUs."""
-    parts = [_head(snapshot), _table(_GPU_COLUMNS, [_gpu(each) for each in snapshot.gpus])]
+    parts = [_head(snapshot), table(_GPU_COLUMNS, [_gpu(each) for each in snapshot.gpus])]
     leases = [_lease(each, snapshot) for each in snapshot.leases]
-    parts.append(_table(_LEASE_COLUMNS, leases) if leases else "no leases")
+    parts.append(table(_LEASE_COLUMNS, leases) if leases else "no leases")
     tickets = [_ticket(each, snapshot) for each in snapshot.queue]
-    parts.append(_table(_QUEUE_COLUMNS, tickets) if tickets else "nobody waits")
+    parts.append(table(_QUEUE_COLUMNS, tickets) if tickets else "nobody waits")
     if snapshot.queue_length > len(tickets):
         parts[-1] += f"\nand {snapshot.queue_length - len(tickets)} more"
     if processes:
         rows = [_process(gpu.key, each) for gpu in snapshot.gpus for each in gpu.processes]
-        parts.append(_table(_PROCESS_COLUMNS, rows) if rows else "no processes")
+        parts.append(table(_PROCESS_COLUMNS, rows) if rows else "no processes")
     return "\n\n".join(parts) + "\n"
 
 
@@ -124,7 +124,8 @@ def _between(message: Any, field: str, snapshot: snapshot_pb2.ArbiterSnapshot) -
     return format_duration(max(timedelta(0), elapsed))
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns under their names, as wide as they need to be."""
     widths = [max(len(row[place]) for row in (columns, *rows)) for place in range(len(columns))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (columns, *rows)]
     return "\n".join(line.rstrip() for line in lines)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuarbiter_server.config import Config, ConfigError, json_schema, load, merge_patch, restart_needed
@@ -64,15 +64,11 @@ configs = mapping(
     log_format=st.sampled_from(["console", "json"]),
 )
 
-# A whole configuration takes its time, and on a busy machine more of it.
-unhurried = settings(deadline=None)
-
 
 def build(tree: dict[str, Any]) -> Config:
     return merge_patch(Config(), yaml.safe_dump(tree))
 
 
-@unhurried
 @given(tree=configs)
 def test_what_is_in_force_loads_to_the_same(tree: dict[str, Any], tmp_path_factory: pytest.TempPathFactory):
     config = build(tree)
@@ -85,20 +81,17 @@ def test_what_is_in_force_loads_to_the_same(tree: dict[str, Any], tmp_path_facto
     assert restart_needed(config, again) == []
 
 
-@unhurried
 @given(tree=configs)
 def test_what_was_said_is_in_force(tree: dict[str, Any]):
     in_force = build(tree).file_form()
     assert merged(in_force, tree) == in_force
 
 
-@unhurried
 @given(before=configs, patch=configs)
 def test_a_patch_does_what_a_file_merged_by_hand_does(before: dict[str, Any], patch: dict[str, Any]):
     assert merge_patch(build(before), yaml.safe_dump(patch)) == build(merged(before, patch))
 
 
-@unhurried
 @given(tree=configs)
 def test_an_empty_patch_changes_nothing(tree: dict[str, Any]):
     config = build(tree)

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,6 +43,17 @@ _JOBS = {"1": ("8GiB", 0.0), "2": ("1GiB", 0.15), "3": ("8GiB", 0.5), "4": ("16G
 def get(arbiter: Arbiterd, path: str) -> Any:
     with urllib.request.urlopen(f"http://{arbiter.http}{path}", timeout=20) as answer:
         return json.load(answer)
+
+
+def update(arbiter: Arbiterd, patch: dict[str, Any]) -> tuple[int, Any]:
+    request = urllib.request.Request(
+        f"http://{arbiter.http}/config/update", json.dumps(patch).encode(), {"content-type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
 
 
 @contextlib.contextmanager
@@ -99,9 +111,38 @@ async def test_jobs_on_simulated_gpus_are_judged_with_a_reason(
     assert table.returncode == 0, table.stderr
     assert "team-a     asr-0  0%    8192 MiB" in table.stdout
     held.cancel()
-    page, *_ = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    script = page.replace("127.0.0.1:9402", arbiter.http)
+    blocks = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    script = "".join(block for block in blocks if "curl" in block).replace("127.0.0.1:9402", arbiter.http)
     said = await asyncio.to_thread(subprocess.run, ["bash", "-ec", script], capture_output=True, text=True, check=True)
     assert '"status":"ok"' in said.stdout
     assert '"count":' in said.stdout
+    assert '"restart_needed":[]' in said.stdout
     await asyncio.to_thread(arbiter.wait_for, r"1 held GPUs score below 20: gpu:1 \(team-a/asr-0")
+
+
+async def test_settings_change_while_it_runs_as_a_whole_or_not_at_all(arbiterd: Callable[..., Arbiterd]):
+    arbiter = arbiterd("analysis={interval: 1h, prometheus: {url: 'http://user:secret@127.0.0.1:9'}}")
+
+    def everything() -> None:
+        before = get(arbiter, "/config")
+        assert before["prometheus"]["url"] == "http://…@127.0.0.1:9"
+        bad = {"interval": "60s", "thresholds": {"low": 5}, "\ud800": None}
+        status, answer = update(arbiter, bad)
+        assert (status, get(arbiter, "/config")) == (422, before)
+        status, answer = update(arbiter, {"interval": "60s", "thresholds": {"low": 30}, "step": "10s"})
+        assert (status, answer["restart_needed"]) == (200, ["analysis.step"])
+        assert answer["config"] == get(arbiter, "/config")
+        assert answer["config"]["thresholds"] == {"idle": 10, "low": 30, "high": 70}
+        assert get(arbiter, "/")["config"] == {
+            "prometheus_url": "http://…@127.0.0.1:9",
+            "threshold": 30,
+            "interval": 60,
+        }
+        # Nobody listens there.
+        with contextlib.suppress(urllib.error.HTTPError):
+            get(arbiter, "/analyze")
+        health = get(arbiter, "/health")
+        assert (health["status"], health["interval"]) == ("failing", 60)
+        assert "DCGM_FI_DEV_" in health["error"]
+
+    await asyncio.to_thread(everything)

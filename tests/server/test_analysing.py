@@ -57,7 +57,7 @@ async def test_what_the_sampler_reads_is_scored_with_who_holds_it():
             f'gpu_arbiter_gpu_utilization_status{{{gpu},status="high"}} 1',
             f'gpu_arbiter_analysis_confidence_ratio{{{gpu},judgement="active"}} 0.48',
         ]
-        analysing.configure(configured("analysis.thresholds.high=99"))
+        analysing.configure(configured("analysis={interval: 10ms, thresholds: {high: 99}}"))
         await async_until(lambda: any('status="normal"' in line for line in lines(arbiter, analysing)))
         call.cancel()
 

@@ -5,6 +5,7 @@ is, marked stale, and says why. What takes long happens on a thread, beside the 
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -83,6 +84,7 @@ class Analysis:
         self._wall = wall
         self._observe = observe
         self._running: asyncio.Task[Run] | None = None
+        self._news = asyncio.Event()
 
     @property
     def latest(self) -> Run | None:
@@ -98,14 +100,13 @@ class Analysis:
 
     async def run_forever(self) -> None:
         """Runs at intervals, without end."""
-        wait = self._first
+        await asyncio.sleep(self._first)
         while True:
-            await asyncio.sleep(wait)
             try:
                 await self.run()
             except AnalysisError as error:
                 log.warning("%s", error)
-            wait = self.settings.interval
+            await self._interval()
 
     async def run(self) -> Run:
         """Looks now, or waits for the look that is under way; AnalysisError when it fails."""
@@ -115,12 +116,25 @@ class Analysis:
         # Who goes away does not stop it for the others.
         return await asyncio.shield(self._running)
 
+    def configure(self, settings: Settings) -> None:
+        """What it goes by from now on; an interval counts from the last run on schedule."""
+        self.settings = settings
+        self._news.set()
+
     async def close(self) -> None:
         """Ends what is under way."""
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait([self._running])
         await self.source.close()
+
+    async def _interval(self) -> None:
+        """Waits for as long as the settings say, whenever they say it."""
+        began = self._clock()
+        while (left := began + self.settings.interval - self._clock()) > 0:
+            self._news.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), left)
 
     def _done(self, task: "asyncio.Task[Run]") -> None:
         self._running = None

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from gpuarbiter_server.core.events import ReadingTaken
 from gpuarbiter_server.core.model import GpuSpec
 from gpuarbiter_server.gpu.sampler import SamplerEvent
 from gpuarbiter_server.runtime.clock import monotonic, wall
+from gpuarbiter_server.runtime.live_config import LiveConfig
 from gpuarbiter_server.telemetry.metrics import Metrics
 from gpuarbiter_server.telemetry.sources import Analysed
 from gpuarbiter_server.web.late import Late
@@ -85,16 +87,23 @@ class Analysing:
     def configure(self, config: Config) -> None:
         """What can change while it runs."""
         if self.service is not None:
-            self.service.settings = settings(config)
+            self.service.configure(settings(config))
 
-    def application(self, config: Callable[[], Config]) -> Late | None:
+    def application(self, live_config: LiveConfig) -> Late | None:
         """What answers its routes; None: they are not there."""
         service = self.service
         if service is None:
             return None
 
+        at_start = live_config.config
+
         def shown() -> dict[str, Any]:
-            return config().analysis.shown()
+            return live_config.config.analysis.shown()
+
+        async def update(patch: Mapping[str, Any]) -> list[str]:
+            # JSON is YAML.
+            done = await live_config.update(json.dumps({"analysis": patch}), revision=None, dry_run=False)
+            return [key for key in done.restart_needed if key.startswith("analysis.")]
 
         def made() -> ASGIApp:
             from gpuarbiter_server.web import analysis_api
@@ -103,8 +112,9 @@ class Analysing:
                 service,
                 version=__version__,
                 config=shown,
-                prometheus_url=without_password(config().analysis.prometheus.url),
-                metrics=config().telemetry.metrics,
+                update=update,
+                prometheus_url=without_password(at_start.analysis.prometheus.url),
+                metrics=at_start.telemetry.metrics,
             )
 
         return Late(made)

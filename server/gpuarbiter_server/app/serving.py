@@ -169,7 +169,7 @@ async def _assemble(
     application = web.create(
         page if config.telemetry.metrics else None,
         lambda: readiness.missing,
-        analysing.application(lambda: live_config.config),
+        analysing.application(live_config),
     )
     taken = take(config, grpc_server, stack)
     if beginning.recover is not None:

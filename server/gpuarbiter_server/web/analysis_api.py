@@ -1,7 +1,7 @@
 """The routes of the analysis, with their documentation at /docs, which needs no internet.
 
-Law: imported when somebody first asks for one of its routes, see Late. Nothing here changes anything but when the
-next look is taken.
+Law: imported when somebody first asks for one of its routes, see Late. Whoever reaches this port is an operator, as on
+the gRPC side; a page in a browser of this machine is not: see `updates`.
 """
 
 import asyncio
@@ -13,15 +13,25 @@ from fastapi_offline import FastAPIOffline
 
 from gpuarbiter_server.analysis.service import Analysis, AnalysisError
 from gpuarbiter_server.web import analysis_shapes as shapes
+from gpuarbiter_server.web import analysis_updates as updates
 
 # Who asks for a run is answered within this: gpu-arbiter waits 10 s for an answer, a connection is given 30 s.
 _PATIENCE = 8.0
 
 
 def make(
-    analysis: Analysis, *, version: str, config: Callable[[], Mapping[str, Any]], prometheus_url: str, metrics: bool
+    analysis: Analysis,
+    *,
+    version: str,
+    config: Callable[[], Mapping[str, Any]],
+    update: updates.Update,
+    prometheus_url: str,
+    metrics: bool,
 ) -> FastAPI:
-    """The application. config: the settings of the analysis as a file would say them, without secrets."""
+    """The application.
+
+    config: the settings of the analysis as a file would say them, without secrets. update: changes them.
+    """
     api: FastAPI = FastAPIOffline(
         docs_url="/docs",
         redoc_url=None,
@@ -34,6 +44,7 @@ def make(
     _about(api, analysis, prometheus_url=prometheus_url, metrics=metrics)
     _runs(api, analysis)
     _results(api, analysis)
+    updates.add(api, config, update)
 
     @api.get("/config")
     async def config_in_force() -> dict[str, Any]:

@@ -42,9 +42,7 @@ class Root(BaseModel):
 class Health(BaseModel):
     """Whether there are results, and how fresh they are."""
 
-    status: str = Field(
-        description="starting: no result yet; healthy; stale: the last result is older than it should be."
-    )
+    status: str = Field(description="starting: no run yet; failing: none went well yet; healthy; stale: too old.")
     source: str
     prometheus_connected: bool
     last_analysis: datetime | None
@@ -120,11 +118,19 @@ class StatisticsShape(BaseModel):
     by_namespace: dict[str, NamespaceShape] = Field(description="The empty name: nobody's, or not known.")
 
 
+class Updated(BaseModel):
+    """What a change came to."""
+
+    status: str = Field(description="ok.")
+    config: dict[str, Any] = Field(description="The settings of the analysis now.")
+    restart_needed: list[str] = Field(description="Changed keys that take effect at the next start of the arbiter.")
+
+
 def health(analysis: Analysis, *, prometheus: bool) -> Health:
     """How it is."""
     latest = analysis.latest
     return Health(
-        status="stale" if analysis.stale else "healthy" if latest else "starting",
+        status=_status(analysis),
         source=analysis.source.name,
         prometheus_connected=prometheus and latest is not None and not analysis.fault,
         last_analysis=_moment(latest.at) if latest else None,
@@ -168,6 +174,12 @@ def stats(analysis: Analysis) -> StatisticsShape:
             },
         }
     )
+
+
+def _status(analysis: Analysis) -> str:
+    if analysis.latest is None:
+        return "failing" if analysis.fault else "starting"
+    return "stale" if analysis.stale else "healthy"
 
 
 def _gpu(result: Result, at: float) -> GpuResult:

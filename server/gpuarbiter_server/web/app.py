@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 from gpuarbiter_server.telemetry import exposition
 
 # Of the analysis.
-ANALYSIS_PATHS = ("/", "/health", "/analyze", "/results", "/results/low", "/results/stats", "/config")
+ANALYSIS_PATHS = ("/", "/health", "/analyze", "/results", "/results/low", "/results/stats", "/config", "/config/update")
 _DOCS_PATHS = ("/docs", "/openapi.json")
 _DOCS_ASSETS = "/docs-assets"
 

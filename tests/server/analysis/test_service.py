@@ -68,6 +68,24 @@ def test_it_runs_first_soon_and_then_at_intervals_with_a_bounded_history():
     run_virtually(life())
 
 
+def test_a_new_interval_counts_at_once_from_the_last_run():
+    async def life() -> None:
+        made = analysis(Script([window([0.9])]), interval=1000.0)
+        task = asyncio.ensure_future(made.run_forever())
+        await asyncio.sleep(60)
+        made.configure(Settings(interval=100.0))
+        await asyncio.sleep(171)
+        assert [run.at for run in made.runs] == [230, 130, 30]
+        made.configure(Settings(interval=10.0))
+        await asyncio.sleep(10)
+        made.configure(Settings(interval=1e6))
+        await asyncio.sleep(100)
+        assert made.runs[0].at == 240.0
+        task.cancel()
+
+    run_virtually(life())
+
+
 def test_who_asks_during_a_run_gets_that_and_nobody_stops_it_for_others():
     async def life() -> None:
         source = Script([window([0.9])], delay=5.0)

@@ -3,7 +3,7 @@
 import asyncio
 import http.client
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,13 +12,15 @@ import pytest
 from gpuarbiter_server.analysis.model import GpuWindow, Holder, Sample
 from gpuarbiter_server.analysis.service import Analysis, Settings
 from gpuarbiter_server.analysis.sources import SourceError
+from gpuarbiter_server.config import ConfigError, Problem
 from gpuarbiter_server.web import app, serving
 from gpuarbiter_server.web.late import Late
 from server.analysis.windows import GIB, of, window
 from support.logs import no_errors_logged
 
 NOON = 1_800_000_000.0
-ROUTES = {"/", "/health", "/analyze", "/results", "/results/low", "/results/stats", "/config"}
+ROUTES = {"/", "/health", "/analyze", "/results", "/results/low", "/results/stats", "/config", "/config/update"}
+JSON = "application/json"
 
 
 class Machine:
@@ -45,6 +47,7 @@ class Machine:
 class Site:
     def __init__(self, gpus: list[GpuWindow]) -> None:
         self.now = NOON
+        self.updates: list[Mapping[str, Any]] = []
         self.source = Machine(gpus)
         self.analysis = Analysis(
             self.source, Settings(), history=2, first=1e9, clock=lambda: 0.0, wall=lambda: self.now
@@ -52,19 +55,29 @@ class Site:
         self.listener = serving.bind("127.0.0.1", 0)
         self.port: int = self.listener.getsockname()[1]
 
-    async def ask(self, path: str, method: str = "GET") -> tuple[int, Any]:
+    async def ask(self, path: str, method: str = "GET", body: Any = None, **headers: str) -> tuple[int, Any]:
         """Status and JSON, or text."""
-        return await asyncio.to_thread(self._ask, path, method)
+        return await asyncio.to_thread(self._ask, path, method, body, headers)
+
+    async def update(self, body: Any, content_type: str = JSON, **headers: str) -> tuple[int, Any]:
+        return await self.ask("/config/update", "POST", body, **{"content-type": content_type}, **headers)
+
+    async def take(self, patch: Mapping[str, Any]) -> list[str]:
+        """Takes every change but one."""
+        if "bad" in patch:
+            raise ConfigError([Problem("analysis.bad", None, "the patch", "nothing", wrong="unknown key")])
+        self.updates.append(patch)
+        return ["analysis.step"] if "step" in patch else []
 
     async def get(self, path: str) -> Any:
         status, body = await self.ask(path)
         assert status == 200, body
         return body
 
-    def _ask(self, path: str, method: str) -> tuple[int, Any]:
+    def _ask(self, path: str, method: str, body: Any, headers: dict[str, str]) -> tuple[int, Any]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
-            connection.request(method, path)
+            connection.request(method, path, body=body, headers=headers)
             answer = connection.getresponse()
             text = answer.read().decode(errors="replace")
             is_json = answer.getheader("content-type", "").startswith("application/json")
@@ -80,7 +93,12 @@ async def served(*gpus: GpuWindow) -> AsyncIterator[Site]:
     site = Site(list(gpus))
     late = Late(
         lambda: analysis_api.make(
-            site.analysis, version="1.2.3", config=lambda: {"interval": "300s"}, prometheus_url="", metrics=True
+            site.analysis,
+            version="1.2.3",
+            config=lambda: {"interval": "300s"},
+            update=site.take,
+            prometheus_url="",
+            metrics=True,
         )
     )
     end = serving.serve(site.listener, app.create(None, lambda: None, late))
@@ -231,9 +249,40 @@ async def test_what_is_not_there_is_not_found(path: str):
 
 async def test_nothing_but_a_run_can_be_asked_for():
     async with served() as site:
-        for path in ROUTES - {"/analyze"}:
+        for path in ROUTES - {"/analyze", "/config/update"}:
             for method in ("POST", "PUT", "DELETE"):
                 assert (await site.ask(path, method))[0] == 405
+
+
+async def test_a_change_is_handed_on_and_what_needs_a_restart_is_told():
+    async with served() as site:
+        assert await site.update('{"interval": "60s", "step": "10s"}', f"{JSON}; charset=utf-8") == (
+            200,
+            {"status": "ok", "config": {"interval": "300s"}, "restart_needed": ["analysis.step"]},
+        )
+        status, answer = await site.update('{"bad": 1}')
+        assert (status, "analysis.bad: unknown key" in answer["detail"]) == (422, True)
+        for body in ("", "no", "[]", "5", "[" * 50_000, b"\xff"):
+            assert (await site.update(body))[0] == 422
+        assert (await site.update('{"a": "' + "x" * 70_000 + '"}'))[0] == 413
+        assert site.updates == [{"interval": "60s", "step": "10s"}]
+        for method in ("GET", "PUT", "DELETE"):
+            assert (await site.ask("/config/update", method))[0] == 405
+
+
+async def test_no_page_of_elsewhere_changes_anything():
+    async with served() as site:
+        here = f"127.0.0.1:{site.port}"
+        for content_type in ("text/plain", "application/x-www-form-urlencoded", ""):
+            assert (await site.update("{}", content_type))[0] == 415
+        for host in ("evil.example", "evil.example:9402", "10.0.0.1", "127.0.0.1.evil.example", "[::1", ""):
+            assert (await site.update("{}", Host=host))[0] == 403
+        for origin in ("http://evil.example", "null", "http://127.0.0.1:1"):
+            assert (await site.update("{}", Origin=origin))[0] == 403
+        assert site.updates == []
+        for host in (here, "localhost", "LOCALHOST:9402", "[::1]:9402", "127.1.2.3"):
+            assert (await site.update("{}", Host=host))[0] == 200
+        assert (await site.update("{}", Origin=f"http://{here}"))[0] == 200
 
 
 async def test_it_is_made_once_by_who_asks_first():

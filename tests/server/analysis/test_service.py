@@ -212,6 +212,12 @@ def test_figures_by_status_and_namespace_equal_those_by_hand(caplog: pytest.LogC
     ]
 
 
-def test_no_gpus_are_no_error():
+def test_no_gpus_are_no_error(caplog: pytest.LogCaptureFixture):
+    async def life() -> None:
+        with caplog.at_level(logging.INFO):
+            assert (await analysis(Script([])).run()).results == ()
+
+    run_virtually(life())
+    assert [record.message for record in caplog.records if "analysis" in record.name] == ["no GPU has samples"]
     figures = statistics([], Thresholds())
     assert (figures.total_gpus, figures.avg_score, figures.by_namespace) == (0, None, {})

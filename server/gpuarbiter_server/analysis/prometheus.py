@@ -47,6 +47,8 @@ class Prometheus:
         self._steps = max(1, round(window / step))
         self._timeout = timeout
         self._wall = wall
+        # One answer at a time: threads that read several leave the loop one turn in so many.
+        self._reading = asyncio.Lock()
         self._turns = asyncio.Semaphore(max_workers)
         # What the environment says of proxies is meant for the internet.
         self._client = httpx.AsyncClient(base_url=url, timeout=timeout, trust_env=False)
@@ -82,7 +84,8 @@ class Prometheus:
                 raise SourceError(f"no answer to {query['query']} within {self._timeout:g} s") from None
             except httpx.HTTPError as error:
                 raise SourceError(f"{query['query']}: {error or type(error).__name__}") from None
-        return await asyncio.to_thread(_series, body, query["query"])
+        async with self._reading:
+            return await asyncio.to_thread(_series, body, query["query"])
 
     async def _ask(self, query: dict[str, str]) -> bytes:
         body = bytearray()

@@ -88,6 +88,7 @@ class Runtime:
         self._inbox: deque[Event] = deque()
         self._turn_planned = False
         self._timer: asyncio.TimerHandle | None = None
+        self._rings_at = 0.0
         # After a stall: until when nothing expires.
         self._catch_up_until: float | None = None
         self._stall = stall
@@ -241,13 +242,17 @@ class Runtime:
         return [fx.Failed(call, ArbiterError(ErrorReason.UNSPECIFIED, "the arbiter failed on this call; see its log"))]
 
     def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         deadline = self._arbiter.next_deadline()
-        if deadline is not None:
-            wake_at = max(deadline, self._catch_up_until or deadline)
-            self._timer = self._loop.call_later(max(0.0, wake_at - self._clock()), self._ring)
+        if deadline is None:
+            return  # one that is set rings for nothing
+        wake_at = max(deadline, self._catch_up_until or deadline)
+        if self._timer is not None:
+            # Most deadlines are later than the one before: to ring too early costs less than a new timer each turn.
+            if self._rings_at <= wake_at:
+                return
+            self._timer.cancel()
+        self._rings_at = wake_at
+        self._timer = self._loop.call_later(max(0.0, wake_at - self._clock()), self._ring)
 
     def _ring(self) -> None:
         """Time has passed: a turn, after whatever the loop has read meanwhile."""

@@ -110,6 +110,8 @@ class Released:
     already_ended: bool
     memory_verdict: MemoryVerdict = MemoryVerdict.UNSPECIFIED
     memory_peak_bytes: int | None = None
+    # Whether a crash that undoes it would leave a lease that lives on by a ttl, and not just for a grace period.
+    lingers: bool = False
 
 
 @dataclass(frozen=True, slots=True)

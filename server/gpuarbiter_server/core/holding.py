@@ -28,7 +28,8 @@ def release(state: State, event: Release, now: float) -> None:
     elif isinstance(subject, Lease):
         _check_owner(subject, event.caller)
         _check_token(subject.token, event.fencing_token)
-        _answer(state, event.call, _let_go(state, subject, now, event.report), already=False)
+        lingers = bool(subject.terms.ttl)
+        _answer(state, event.call, _let_go(state, subject, now, event.report), already=False, lingers=lingers)
     else:
         _check_principal(subject.key.identity, event.caller)
         _check_token(subject.token, event.fencing_token)
@@ -44,7 +45,8 @@ def cancel_stream(state: State, event: CancelStream, now: float) -> None:
     elif isinstance(subject, Ticket):
         _take_back(state, subject, event.call, now)
     else:
-        _answer(state, event.call, _let_go(state, subject, now, None), already=False)
+        lingers = bool(subject.terms.ttl)
+        _answer(state, event.call, _let_go(state, subject, now, None), already=False, lingers=lingers)
 
 
 def renew(state: State, event: Renew, now: float) -> None:
@@ -209,8 +211,8 @@ def _never_held(key: RequestKey, now: float) -> EndedRecord:
     return EndedRecord("", key, 0, EndReason.CANCELLED, held=0.0, ended_at=now)
 
 
-def _answer(state: State, call: Call, record: EndedRecord, *, already: bool) -> None:
-    state.emit(Released(call, record.reason, record.held, already, record.verdict, record.peak))
+def _answer(state: State, call: Call, record: EndedRecord, *, already: bool, lingers: bool = False) -> None:
+    state.emit(Released(call, record.reason, record.held, already, record.verdict, record.peak, lingers))
 
 
 # -- resizing --

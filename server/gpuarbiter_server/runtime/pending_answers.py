@@ -79,7 +79,7 @@ class PendingAnswers:
         """
         if getattr(effect, "call", None) in self._held_calls or getattr(effect, "claims", False):
             return True
-        if isinstance(effect, fx.Released) and effect.call in self._early:
+        if isinstance(effect, fx.Released) and effect.call in self._early and not effect.lingers:
             return False
         if isinstance(effect, _STANDS):
             return not self._settled.is_set() and not self._failing

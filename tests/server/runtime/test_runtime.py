@@ -496,6 +496,22 @@ async def test_an_early_release_is_answered_before_it_is_written_and_goes_along_
     await bench.end()
 
 
+async def test_the_release_of_a_lease_that_a_crash_would_leave_for_its_ttl_is_not_answered_early():
+    bench = Journaled()
+    held = bench.acquire("r", ttl=60.0)
+    await async_until(lambda: held.kinds == ["Granted"], "for the grant")
+    bench.store.gate.clear()
+    told: list[fx.Effect] = []
+    call = bench.runtime.open(told.append, early=True)
+    bench.runtime.submit(ev.Release(call, ev.Caller(), held.lease_id))
+    await async_until(bench.store.entered.is_set, "for the commit to begin")
+    await bench.turn()
+    assert told == []
+    bench.store.gate.set()
+    await async_until(lambda: bool(told), "for the answer")
+    await bench.end()
+
+
 async def test_who_asks_for_a_release_that_was_answered_early_waits_until_it_is_written(
     monkeypatch: pytest.MonkeyPatch,
 ):

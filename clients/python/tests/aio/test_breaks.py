@@ -8,6 +8,7 @@ import pytest
 from fakes.polling import async_until
 from fakes.scripted_arbiter import Call, ScriptedArbiter, grant_and_hold, refuse, seconds
 from gpuarbiter import ArbiterUnavailable, AsyncArbiter
+from gpuarbiter._aio.keeper import AsyncKeeper
 from gpuarbiter.v1 import lease_pb2
 
 
@@ -259,3 +260,29 @@ async def test_a_bug_in_following_a_lease_is_a_loss(
         await async_until(scripted.calls[0].closed.is_set)
     assert "following it failed" in caplog.text
     assert len(scripted.seen["Release"]) == 1, "the arbiter still holds it"
+
+
+async def test_however_often_the_line_breaks_one_watches_the_time_that_is_left(
+    scripted: ScriptedArbiter, arbiter: AsyncArbiter, monkeypatch: pytest.MonkeyPatch
+):
+    watches: list[AsyncKeeper] = []
+    watch = AsyncKeeper._give_up_in_time
+
+    async def watching(self: AsyncKeeper) -> None:
+        watches.append(self)
+        await watch(self)
+
+    monkeypatch.setattr(AsyncKeeper, "_give_up_in_time", watching)
+
+    def breaking_again(call: Call):
+        yield call.granted()
+        call.wait(f"break {len(scripted.calls)}")
+        call.context.abort(grpc.StatusCode.UNAVAILABLE, "cut")
+
+    scripted.scripts += [breaking_again] * 3
+    async with arbiter.lease("ASR", ttl="60s") as lease:
+        for number in range(1, 4):
+            scripted.open(f"break {number}")
+            await async_until(lambda count=number + 1: len(scripted.calls) == count and not lease.uncertain)
+        assert not lease.lost
+    assert len(watches) == 1

@@ -5,7 +5,7 @@ import pytest
 
 from fakes.polling import async_until
 from fakes.scripted_arbiter import Call, ScriptedArbiter, grant_and_hold, refuse
-from gpuarbiter import ArbiterUnavailable, AsyncArbiter, AsyncLease, InvalidRequest
+from gpuarbiter import ArbiterUnavailable, AsyncArbiter, AsyncLease, InvalidRequest, WorkContext
 from gpuarbiter._aio import backend
 from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
 from gpuarbiter.v1 import lease_pb2
@@ -47,6 +47,7 @@ async def test_a_session_that_is_not_opened_is_not_waited_for_for_ever(
     scripted: ScriptedArbiter, arbiter: AsyncArbiter, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("gpuarbiter._aio.connection.CALL_SECONDS", 0.2)
+    monkeypatch.setattr("gpuarbiter._aio.line.OPENING_SECONDS", 0.2)
     scripted.refuse_session = lambda _context: scripted.gate("open").wait(20)
     with pytest.raises(ArbiterUnavailable, match=r"did not answer within 0\.2 s"):
         await arbiter.acquire("ASR")
@@ -54,6 +55,47 @@ async def test_a_session_that_is_not_opened_is_not_waited_for_for_ever(
     scripted.refuse_session = None
     async with arbiter.lease("ASR"):
         assert len(scripted.seen["Session"]) == 2
+
+
+async def test_who_has_less_time_does_not_end_the_opening_for_others(scripted: ScriptedArbiter, arbiter: AsyncArbiter):
+    scripted.refuse_session = lambda _context: scripted.gate("open").wait(20)
+    with pytest.raises(ArbiterUnavailable, match=r"did not answer within 0\.1 s"):
+        await arbiter._connection.ask("renew", pb.RenewRequest(), seconds=0.1)
+    scripted.open("open")
+    async with arbiter.lease("ASR"):
+        assert len(scripted.seen["Session"]) == 1
+
+
+async def test_a_request_that_is_too_large_ends_nobody_elses_session(scripted: ScriptedArbiter, arbiter: AsyncArbiter):
+    async with arbiter.lease("ASR") as lease:
+        with pytest.raises(InvalidRequest, match="at most 262144 are allowed"):
+            await arbiter.acquire("ASR", context=WorkContext(attributes={"prompt": "x" * 300_000}))
+        await lease.renew()
+        assert not lease.uncertain
+    assert len(scripted.seen["Acquire"]) == 1
+
+
+async def test_a_reason_that_ends_the_session_is_none_for_the_leases(scripted: ScriptedArbiter, arbiter: AsyncArbiter):
+    async with arbiter.lease("ASR") as lease:
+        line = await arbiter._connection.line()
+        line._break(line._broken(InvalidRequest("somebody else's mistake", reason="INVALID_REQUEST")))
+        await async_until(lambda: len(scripted.seen["Session"]) == 2 and not lease.uncertain)
+        assert not lease.lost
+
+
+async def test_a_listener_that_fails_does_not_keep_the_others_from_being_told(
+    scripted: ScriptedArbiter, arbiter: AsyncArbiter, caplog: pytest.LogCaptureFixture
+):
+    def fail(_told: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    leases = [await take(arbiter) for _ in range(3)]
+    leases[0]._keeper._call.listen(fail)
+    scripted.stop()
+    await async_until(lambda: all(lease.uncertain for lease in leases[1:]))
+    assert "could not be told" in caplog.text
+    scripted.start()
+    await async_until(lambda: not any(lease.uncertain for lease in leases[1:]))
 
 
 async def test_a_failed_call_leaves_the_others_alone(scripted: ScriptedArbiter, arbiter: AsyncArbiter):

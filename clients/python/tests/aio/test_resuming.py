@@ -210,3 +210,20 @@ async def test_what_is_given_up_while_the_arbiter_is_away_is_taken_back_when_it_
     scripted.start()
     await async_until(lambda: scripted.seen["Release"])
     assert scripted.seen["Release"][0].request_id == "mine"
+
+
+async def test_what_may_have_become_a_lease_is_taken_back_when_its_request_has_failed(
+    scripted: ScriptedArbiter, arbiter: AsyncArbiter, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("gpuarbiter._aio.asking.OUTAGE_SECONDS", 0.2)
+
+    def waiting(call: Call):
+        yield call.queued()
+        call.wait("never")
+
+    scripted.scripts += [waiting]
+    with pytest.raises(gpuarbiter.ArbiterUnavailable):
+        await arbiter.acquire("ASR", ttl="60s", request_id="mine", on_queued=lambda _queued: scripted.stop())
+    scripted.start()
+    await async_until(lambda: scripted.seen["Release"])
+    assert scripted.seen["Release"][0].request_id == "mine"

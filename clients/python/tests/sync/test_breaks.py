@@ -9,6 +9,7 @@ import pytest
 from fakes.polling import until
 from fakes.scripted_arbiter import Call, ScriptedArbiter, grant_and_hold, refuse, seconds
 from gpuarbiter import Arbiter, ArbiterUnavailable
+from gpuarbiter._sync.keeper import Keeper
 from gpuarbiter.v1 import lease_pb2
 
 
@@ -256,3 +257,29 @@ def test_a_bug_in_following_a_lease_is_a_loss(
         until(scripted.calls[0].closed.is_set)
     assert "following it failed" in caplog.text
     assert len(scripted.seen["Release"]) == 1, "the arbiter still holds it"
+
+
+def test_however_often_the_line_breaks_one_watches_the_time_that_is_left(
+    scripted: ScriptedArbiter, arbiter: Arbiter, monkeypatch: pytest.MonkeyPatch
+):
+    watches: list[Keeper] = []
+    watch = Keeper._give_up_in_time
+
+    def watching(self: Keeper) -> None:
+        watches.append(self)
+        watch(self)
+
+    monkeypatch.setattr(Keeper, "_give_up_in_time", watching)
+
+    def breaking_again(call: Call):
+        yield call.granted()
+        call.wait(f"break {len(scripted.calls)}")
+        call.context.abort(grpc.StatusCode.UNAVAILABLE, "cut")
+
+    scripted.scripts += [breaking_again] * 3
+    with arbiter.lease("ASR", ttl="60s") as lease:
+        for number in range(1, 4):
+            scripted.open(f"break {number}")
+            until(lambda count=number + 1: len(scripted.calls) == count and not lease.uncertain)
+        assert not lease.lost
+    assert len(watches) == 1

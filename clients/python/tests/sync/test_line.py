@@ -6,7 +6,7 @@ import pytest
 
 from fakes.polling import until
 from fakes.scripted_arbiter import Call, ScriptedArbiter, grant_and_hold, refuse
-from gpuarbiter import Arbiter, ArbiterUnavailable, InvalidRequest, Lease
+from gpuarbiter import Arbiter, ArbiterUnavailable, InvalidRequest, Lease, WorkContext
 from gpuarbiter._sync import backend
 from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
 from gpuarbiter.v1 import lease_pb2
@@ -46,6 +46,7 @@ def test_a_session_that_is_not_opened_is_not_waited_for_for_ever(
     scripted: ScriptedArbiter, arbiter: Arbiter, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("gpuarbiter._sync.connection.CALL_SECONDS", 0.2)
+    monkeypatch.setattr("gpuarbiter._sync.line.OPENING_SECONDS", 0.2)
     scripted.refuse_session = lambda _context: scripted.gate("open").wait(20)
     with pytest.raises(ArbiterUnavailable, match=r"did not answer within 0\.2 s"):
         arbiter.acquire("ASR")
@@ -53,6 +54,47 @@ def test_a_session_that_is_not_opened_is_not_waited_for_for_ever(
     scripted.refuse_session = None
     with arbiter.lease("ASR"):
         assert len(scripted.seen["Session"]) == 2
+
+
+def test_who_has_less_time_does_not_end_the_opening_for_others(scripted: ScriptedArbiter, arbiter: Arbiter):
+    scripted.refuse_session = lambda _context: scripted.gate("open").wait(20)
+    with pytest.raises(ArbiterUnavailable, match=r"did not answer within 0\.1 s"):
+        arbiter._connection.ask("renew", pb.RenewRequest(), seconds=0.1)
+    scripted.open("open")
+    with arbiter.lease("ASR"):
+        assert len(scripted.seen["Session"]) == 1
+
+
+def test_a_request_that_is_too_large_ends_nobody_elses_session(scripted: ScriptedArbiter, arbiter: Arbiter):
+    with arbiter.lease("ASR") as lease:
+        with pytest.raises(InvalidRequest, match="at most 262144 are allowed"):
+            arbiter.acquire("ASR", context=WorkContext(attributes={"prompt": "x" * 300_000}))
+        lease.renew()
+        assert not lease.uncertain
+    assert len(scripted.seen["Acquire"]) == 1
+
+
+def test_a_reason_that_ends_the_session_is_none_for_the_leases(scripted: ScriptedArbiter, arbiter: Arbiter):
+    with arbiter.lease("ASR") as lease:
+        line = arbiter._connection.line()
+        line._break(line._broken(InvalidRequest("somebody else's mistake", reason="INVALID_REQUEST")))
+        until(lambda: len(scripted.seen["Session"]) == 2 and not lease.uncertain)
+        assert not lease.lost
+
+
+def test_a_listener_that_fails_does_not_keep_the_others_from_being_told(
+    scripted: ScriptedArbiter, arbiter: Arbiter, caplog: pytest.LogCaptureFixture
+):
+    def fail(_told: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    leases = [take(arbiter) for _ in range(3)]
+    leases[0]._keeper._call.listen(fail)
+    scripted.stop()
+    until(lambda: all(lease.uncertain for lease in leases[1:]))
+    assert "could not be told" in caplog.text
+    scripted.start()
+    until(lambda: not any(lease.uncertain for lease in leases[1:]))
 
 
 def test_a_failed_call_leaves_the_others_alone(scripted: ScriptedArbiter, arbiter: Arbiter):

@@ -231,9 +231,18 @@ class AsyncArbiter(AsyncRunning):
     async def close(self) -> None:
         """Releases what is still held (detached leases excepted), and closes the channel."""
         deadline = _clock.now() + RELEASE_SECONDS
-        for lease in tuple(self._held):
-            await lease.close(seconds=max(0.0, deadline - _clock.now()))
-        await self._connection.close()
+        try:
+            for lease in self._leases():
+                await lease.close(seconds=max(0.0, deadline - _clock.now()))
+        finally:
+            await self._connection.close()
+
+    def _leases(self) -> tuple[AsyncLease, ...]:
+        while True:
+            try:
+                return tuple(self._held)
+            except RuntimeError:  # another thread has got a lease meanwhile
+                continue
 
     async def __aenter__(self) -> Self:
         return self

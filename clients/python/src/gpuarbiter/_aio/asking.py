@@ -91,6 +91,8 @@ class AsyncAsking:
                 # What the arbiter gave as a reason was its answer; without one, it may have taken the request in.
                 taken_in = taken_in or self._queued or (self._sent and not failure.reason)
                 if not taken_in or now >= ask_until or self._connection.closed:
+                    if taken_in and self._request.HasField("ttl"):  # it may become a lease of nobody's
+                        backend.spawn(self._withdraw_later, self._request.ttl.ToTimedelta().total_seconds())
                     raise
                 logger.info("request %s: %s; asking again", self._request.request_id, failure)
             await backend.sleep(pause)

@@ -50,7 +50,10 @@ class AsyncNotices:
 
     def _call(self, name: str, function: Callable[..., Any], *arguments: Any) -> None:
         context = self._context.copy()  # it may be entered only once at a time
-        self._latest = context.run(backend.spawn, self._run, self._latest, name, function, *arguments)
+        try:
+            self._latest = context.run(backend.spawn, self._run, self._latest, name, function, *arguments)
+        except RuntimeError:  # no thread can be started any more
+            logger.exception("%s could not be called", name)
 
     async def _run(
         self, before: "backend.Background | None", name: str, function: Callable[..., Any], *arguments: Any

@@ -230,9 +230,18 @@ class Arbiter(Running):
     def close(self) -> None:
         """Releases what is still held (detached leases excepted), and closes the channel."""
         deadline = _clock.now() + RELEASE_SECONDS
-        for lease in tuple(self._held):
-            lease.close(seconds=max(0.0, deadline - _clock.now()))
-        self._connection.close()
+        try:
+            for lease in self._leases():
+                lease.close(seconds=max(0.0, deadline - _clock.now()))
+        finally:
+            self._connection.close()
+
+    def _leases(self) -> tuple[Lease, ...]:
+        while True:
+            try:
+                return tuple(self._held)
+            except RuntimeError:  # another thread has got a lease meanwhile
+                continue
 
     def __enter__(self) -> Self:
         return self

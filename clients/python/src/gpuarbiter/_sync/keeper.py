@@ -7,6 +7,7 @@ otherwise the grace from the moment that the break was noticed) it is presumed l
 """
 
 import logging
+import threading
 from datetime import timedelta
 from typing import Any
 
@@ -40,6 +41,7 @@ logger = logging.getLogger("gpuarbiter")
 # A ttl survives two lost renewals.
 RENEWALS_PER_TTL = 3
 _SETTLE_SECONDS = 1.0
+_LONGEST_WATCH_SECONDS = 5.0
 # What only a request that is new to the arbiter is told: it no longer knows the lease.
 _TOLD_TO_NEW_REQUESTS = (WaitTimeout, QueueFull, ClientLimit, Infeasible, UnknownGpu, GpuUnavailable)
 _UNKNOWN = "the arbiter does not know the lease any more"
@@ -65,6 +67,9 @@ class Keeper:
         self._rejoining: backend.Background | None = None
         self._joining = False
         self._sent = 0.0
+        # Whether somebody watches how long the lease can be without a line.
+        self._lock = threading.Lock()
+        self._watching = False
         self.detached = request.detached
         # No wait: what would have to wait is another lease than ours, which is then lost.
         self._rejoin_request = pb.AcquireRequest()
@@ -119,11 +124,14 @@ class Keeper:
         """Asks for the lease anew; whether nothing is left to try: it is joined, or lost."""
         try:
             line = self._connection.line()
+            if self._stopped.is_set() or self._record.over:
+                return True
             self._joining = True
             self._sent = _clock.now()
             self._call = line.acquire(self._rejoin_request)
-            if self._stopped.is_set():  # it may have ended the call before this one
-                self.stop()
+            if self._stopped.is_set():  # it has ended the call before this one
+                self._call.cancel()
+                return True
             while self._joining and not self._record.over:
                 self._take(self._call.read())
         except ArbiterError as failure:
@@ -172,23 +180,31 @@ class Keeper:
 
     # -- the time that is left without a line ----------------------------------------------------
 
-    def _break(self, level: int = logging.WARNING) -> bool:
-        broke = self._record.broke(_clock.now())
+    def _break(self, level: int = logging.WARNING) -> None:
+        with self._lock:
+            broke = self._record.broke(_clock.now())
+            watch, self._watching = broke and not self._watching, self._watching or broke
         if broke:
             logger.log(level, "lease %s: the line to the arbiter broke", self._record.lease.lease_id)
+        if watch:
             backend.spawn(self._give_up_in_time)
-        return broke
 
     def _give_up_in_time(self) -> None:
-        while self._record.uncertain:
-            give_up_at = self._record.give_up_at
-            left = 0.0 if give_up_at is None else give_up_at - _clock.now()
-            if give_up_at is not None and left <= 0:
+        """One at a time, however often the line breaks."""
+        while (left := self._left_without_a_line()) is not None:
+            if left <= 0:
                 reason = "DISCONNECTED" if self._record.ttl_deadline is None else "TTL_EXPIRED"
                 detail = "the arbiter was out of reach for longer than it keeps the lease"
                 self._lose(reason, detail, presumed=True)
                 self.stop()
-            self._stopped.wait(left)
+            self._stopped.wait(min(left, _LONGEST_WATCH_SECONDS))
+
+    def _left_without_a_line(self) -> float | None:
+        """Seconds until the lease is to be given up; None, and nobody watches any more, while the line stands."""
+        with self._lock:
+            give_up_at = self._record.give_up_at
+            self._watching = self._record.uncertain and give_up_at is not None
+            return give_up_at - _clock.now() if self._watching and give_up_at is not None else None
 
     def _lose(self, reason: str, detail: str, *, presumed: bool = False) -> None:
         if self._record.lose(reason, detail, presumed=presumed):
@@ -197,7 +213,7 @@ class Keeper:
     def _give_back(self, request: pb.ReleaseRequest) -> None:
         try:
             self._connection.ask("release", request)
-        except ArbiterError as failure:
+        except (ArbiterError, RuntimeError) as failure:  # RuntimeError: the Arbiter was closed
             logger.warning("a lease that nobody asked for could not be given back: %s", failure)
 
     # -- the ttl ---------------------------------------------------------------------------------
@@ -234,6 +250,8 @@ class Keeper:
         while not self._stopped.wait(pause) and not self._record.over:
             try:
                 self.renew(seconds=self._answer_within(max(interval, 1.0)))
+            except RuntimeError:  # the Arbiter was closed
+                return
             except ArbiterError as failure:
                 pause = min(interval, LONGEST_PAUSE_SECONDS)
                 logger.warning("lease %s: not renewed: %s", self._record.lease.lease_id, failure)

@@ -13,8 +13,8 @@ import logging
 import threading
 from typing import Any, Protocol
 
-from gpuarbiter import _status
-from gpuarbiter._errors import ArbiterError, ArbiterUnavailable
+from gpuarbiter import _clock, _status
+from gpuarbiter._errors import ArbiterError, ArbiterUnavailable, InvalidRequest
 from gpuarbiter._sync import backend
 from gpuarbiter._sync.acquire_call import AcquireCall
 from gpuarbiter._version import __version__
@@ -25,6 +25,10 @@ logger = logging.getLogger("gpuarbiter")
 
 _USER_AGENT = f"gpu-arbiter-client-python/{__version__}"
 _SETTLE_SECONDS = 1.0
+# How long a line may take to open before it is given up for another.
+OPENING_SECONDS = 10.0
+# What an arbiter takes; a larger message would end the session of all.
+LARGEST_MESSAGE = 256 * 1024
 # Where its loop ends, gRPC still has to say that the call is over; in the next loop it would be a traceback.
 _FAREWELL_SECONDS = 0.02
 
@@ -56,6 +60,7 @@ class Line:
         self._outbox: backend.Mailbox[pb.SessionRequest] = backend.Mailbox()
         self._stream: backend.Stream[pb.SessionResponse] | None = None
         self._settled = backend.Event()
+        self._began = _clock.now()
         self._failure: ArbiterError | None = None
         # The line outlives whoever needed it first: it must not run in the context of that one.
         self._reader = contextvars.Context().run(backend.spawn, self._run)
@@ -71,8 +76,11 @@ class Line:
         Raises:
             ArbiterError: the arbiter is out of reach, did not open the session in so many seconds, or refused to.
         """
-        if not self._settled.wait(seconds):
-            self._break(self._unanswered(seconds))
+        if not self._settled.wait(seconds) and not self._settled.is_set():
+            # Others may have more time for it.
+            if _clock.now() - self._began >= OPENING_SECONDS:
+                self._break(self._unanswered(OPENING_SECONDS))
+            raise self._unanswered(seconds)
         if self._failure is not None:
             raise copy.copy(self._failure)
 
@@ -117,12 +125,14 @@ class Line:
         backend.settle([self._reader], _SETTLE_SECONDS)
 
     def _send(self, call_id: int, kind: str, request: Any, call: Any) -> None:
+        message = pb.SessionRequest(call_id=call_id, **{kind: request})
+        refusal = _too_large(message)
         with self._lock:
-            failure = self._failure
+            failure = refusal or self._failure
             if failure is None:
                 if call is not None:
                     self._calls[call_id] = call
-                self._outbox.put(pb.SessionRequest(call_id=call_id, **{kind: request}))
+                self._outbox.put(message)
         if failure is not None and call is not None:
             call.put(copy.copy(failure))
 
@@ -137,9 +147,10 @@ class Line:
             while (answer := stream.read()) is not None:
                 self._take(answer)
         except ArbiterError as error:
-            failure = error
+            failure = self._broken(error)
         except Exception as error:
-            logger.exception("the line to the arbiter failed")
+            if not self.over:
+                logger.exception("the line to the arbiter failed")
             failure = ArbiterUnavailable(f"the line to the arbiter failed: {error}")
         except BaseException:  # so does asyncio.run with what is left
             failure = LineEnded("the line to the arbiter was cancelled", code="CANCELLED")
@@ -162,7 +173,13 @@ class Line:
         told = _status.from_failure(answer.failure) if kind == "failure" else getattr(answer, kind)
         if call.is_last(told):
             self.forget(answer.call_id)
-        call.put(told)
+        _tell(call, told)
+
+    def _broken(self, error: ArbiterError) -> ArbiterError:
+        """What the calls are told: a reason that ended the session of all says nothing about any of them."""
+        if not self._settled.is_set():
+            return error
+        return ArbiterUnavailable(f"the line to the arbiter broke: {error.message}", code="UNAVAILABLE")
 
     def _break(self, failure: ArbiterError) -> None:
         """The line is over; the first reason stands."""
@@ -176,12 +193,28 @@ class Line:
             self._stream.cancel()
         self._settled.set()
         for call in calls:
-            call.put(copy.copy(failure))
+            _tell(call, copy.copy(failure))
 
     def _unanswered(self, seconds: float) -> ArbiterUnavailable:
         return ArbiterUnavailable(
             f"the arbiter at {self._dialler.target} did not answer within {seconds:g} s", code="DEADLINE_EXCEEDED"
         )
+
+
+def _tell(call: Any, told: Any) -> None:
+    """One that fails to listen is not to keep the others from being told."""
+    try:
+        call.put(told)
+    except Exception:
+        logger.exception("a call about a lease could not be told what came of it")
+
+
+def _too_large(message: pb.SessionRequest) -> InvalidRequest | None:
+    size = message.ByteSize()
+    if size <= LARGEST_MESSAGE:
+        return None
+    why = f"the request has {size} bytes, at most {LARGEST_MESSAGE} are allowed"
+    return InvalidRequest(why, reason="INVALID_REQUEST", code="INVALID_ARGUMENT")
 
 
 class _Question:

@@ -15,7 +15,7 @@ WORLDS ?= 100000
 # Where the faults are; what takes long has a short form in `make test` and its full one here.
 FAULTS := tests/e2e/test_kill.py tests/e2e/test_arbiter_faults.py tests/e2e/test_arbiter_disk.py tests/e2e/test_network.py tests/e2e/test_network_cuts.py \
 	tests/e2e/test_invalid.py tests/e2e/test_holders.py tests/e2e/test_degradation.py tests/e2e/test_churn.py \
-	tests/e2e/test_plugging.py tests/e2e/test_out_of_memory.py tests/e2e/test_resume.py tests/e2e/test_soak.py tests/server/api/test_cancel_everywhere.py tests/server/store/test_journal_fuzz.py
+	tests/e2e/test_plugging.py tests/e2e/test_out_of_memory.py tests/e2e/test_resume.py tests/e2e/test_soak.py tests/e2e/test_catalogue_live.py tests/server/api/test_cancel_everywhere.py tests/server/store/test_journal_fuzz.py
 PYTHON_CODE := server clients/python tests bench tools
 
 .PHONY: help run test test-typescript soak check fix proto bench lock clean

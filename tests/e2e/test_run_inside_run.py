@@ -22,7 +22,7 @@ def test_a_run_inside_a_run_joins_its_lease(arbiterd: Start, shell: Shell):
     arbiter = arbiterd("gpus=sim:2x24GiB")
     run = shell(arbiter)
     gpus = [gpu["uuid"] for gpu in json.loads(run("snapshot", "--json").stdout)["gpus"]]
-    inner = "echo $CUDA_VISIBLE_DEVICES $GPU_ARBITER_GPUS $GPU_ARBITER_LEASE_ID"
+    inner = "echo $CUDA_VISIBLE_DEVICES $GPU_ARBITER_GPU_KEYS $GPU_ARBITER_LEASE_ID"
     options = "--json --gpu gpu:1 --memory 3GiB --on-yield USR1"
     script = f"echo $GPU_ARBITER_LEASE_ID; gpu-arbiter run {options} -- sh -c '{inner}'; echo code $?"
     done = run("run", "--count", "2", "--memory", "4GiB", "--", "sh", "-c", script)
@@ -50,7 +50,7 @@ def test_a_run_inside_a_run_that_would_wait_for_itself_is_refused(arbiter: Arbit
 
 def test_a_run_inside_a_run_gets_a_lease_of_its_own_where_it_asks_for_one(arbiterd: Start, shell: Shell):
     arbiter = arbiterd("gpus=sim:2x24GiB")
-    told = "echo $GPU_ARBITER_LEASE_ID $GPU_ARBITER_GPUS"
+    told = "echo $GPU_ARBITER_LEASE_ID $GPU_ARBITER_GPU_KEYS"
     inner = f"gpu-arbiter run --new-lease --memory 5GiB -- sh -c '{told}'"
     done = shell(arbiter)("run", "--memory", "4GiB", "--", "sh", "-c", f"{told}; {inner}")
     outside, inside = (line.split() for line in done.stdout.splitlines())

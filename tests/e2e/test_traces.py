@@ -128,7 +128,7 @@ async def test_a_thousand_leases_are_a_thousand_complete_traces(arbiterd: Start,
     assert dropped(arbiter) == 0
 
 
-async def test_a_receiver_that_is_not_there_costs_spans_and_nothing_else(arbiterd: Start, connect: Connect):
+async def test_a_receiver_that_is_not_there_costs_spans_that_are_counted(arbiterd: Start, connect: Connect):
     gone = Receiver()
     gone.close()
     few = {"OTEL_BSP_MAX_QUEUE_SIZE": "20", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "10", "OTEL_EXPORTER_OTLP_TIMEOUT": "1"}

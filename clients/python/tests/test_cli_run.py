@@ -119,7 +119,7 @@ def test_mig_instances_come_as_they_are(scripted: ScriptedArbiter, environment: 
         yield from call.hold()
 
     scripted.scripts.append(script)
-    done = run(environment, "sh", "-c", "echo $CUDA_VISIBLE_DEVICES $GPU_ARBITER_GPUS ${CUDA_DEVICE_ORDER-unset}")
+    done = run(environment, "sh", "-c", "echo $CUDA_VISIBLE_DEVICES $GPU_ARBITER_GPU_KEYS ${CUDA_DEVICE_ORDER-unset}")
     assert done.stdout == f"{instances} gpu:0/mig:0,gpu:0/mig:1 unset\n"
 
 

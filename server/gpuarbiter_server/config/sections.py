@@ -63,7 +63,7 @@ class Listen(Section):
         "Unix socket of the gRPC API. auto: `$XDG_RUNTIME_DIR/gpu-arbiter/arbiter.sock`; without that variable "
         "`/run/gpu-arbiter/arbiter.sock` for root, `/tmp/gpu-arbiter-UID/arbiter.sock` for others.",
     )
-    http: listen.TcpAddress = restart("127.0.0.1:9402", "TCP address of metrics, health and console.")
+    http: listen.TcpAddress = restart("127.0.0.1:9402", "TCP address of metrics, health and analysis.")
 
     def grpc_address(self) -> listen.Address | None:
         """None where it is off."""

@@ -29,6 +29,9 @@ RESERVED_NAMES = (
     "GPU_ARBITER_CONFIG",
     "GPU_ARBITER_LEASE_ID",
     "GPU_ARBITER_FENCING_TOKEN",
+    "GPU_ARBITER_TASK",
+    "GPU_ARBITER_GPU_KEYS",
+    "GPU_ARBITER_MEMORY_BYTES",
 )
 # Kubernetes gives every pod variables for every Service of its namespace; a Service called gpu-arbiter, or
 # gpu-arbiter-metrics, must not keep the arbiter from starting.

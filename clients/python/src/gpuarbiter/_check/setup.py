@@ -66,7 +66,7 @@ def _refused(error: ArbiterError) -> Line:
     if isinstance(error, Unauthenticated):
         return Line(CREDENTIALS, Status.FAIL, said, "give a valid token: --token or GPU_ARBITER_TOKEN")
     if isinstance(error, NotPermitted):
-        return Line(CREDENTIALS, Status.FAIL, said, "use a token whose role may use the arbiter")
+        return Line(CREDENTIALS, Status.FAIL, said, "ask whoever runs it, or the proxy before it, for access")
     if isinstance(error, ArbiterUnavailable):
         todo = "look at what listens there: it does not speak gRPC, or it wants TLS, or it is stopping"
         return Line(PROTOCOL, Status.FAIL, said, todo)

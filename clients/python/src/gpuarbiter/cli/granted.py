@@ -42,7 +42,7 @@ class Granted:
             LEASE_VARIABLE: self.lease.lease_id,
             "GPU_ARBITER_FENCING_TOKEN": str(self.lease.fencing_token),
             "GPU_ARBITER_TASK": self.lease.task_type,
-            "GPU_ARBITER_GPUS": ",".join(self.keys),
+            "GPU_ARBITER_GPU_KEYS": ",".join(self.keys),
             "GPU_ARBITER_MEMORY_BYTES": str(memory) if memory else "",
             ADDRESS_VARIABLE: address,
         }

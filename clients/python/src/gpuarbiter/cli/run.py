@@ -47,7 +47,7 @@ ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "the GPUs, by UUID (by index, with CUDA_DEVICE_ORDER=PCI_BUS_ID, where no UUID is known)",
     "GPU_ARBITER_FENCING_TOKEN": "the lease's number, higher than that of any earlier lease",
     "GPU_ARBITER_TASK": "the task type",
-    "GPU_ARBITER_GPUS": "the keys of the GPUs, separated by commas",
+    "GPU_ARBITER_GPU_KEYS": "the keys of the GPUs, separated by commas",
     "GPU_ARBITER_MEMORY_BYTES": "the memory declared on each GPU; empty when none was",
 }
 EXAMPLES = (

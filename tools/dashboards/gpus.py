@@ -9,6 +9,7 @@ from tools.dashboards.model import (
     GREEN,
     HERTZ,
     NONE,
+    PER_SECOND,
     RATIO,
     RED,
     SECONDS,
@@ -22,7 +23,7 @@ from tools.dashboards.model import (
     Table,
     steps,
 )
-from tools.dashboards.queries import events, gauge, quantile
+from tools.dashboards.queries import events, gauge, mean, quantile, rate
 
 GPU = shared.MACHINE_GPU
 NAME = shared.GPU_NAME
@@ -221,10 +222,65 @@ _DRIVER = Row(
         ),
     ),
 )
+_ANALYSED = (*GPU, "namespace", "pod")
+_HELD_BY = f"{NAME} {{{{namespace}}}} {{{{pod}}}}"
+_ANALYSIS = Row(
+    "Utilization analysis",
+    (
+        Panel(
+            "Utilization score",
+            "How much of the GPU was used over the window of the analysis, 0 to 100, by GPU and who has it; the lines "
+            "are at 10 and 20.",
+            "Below 20 with somebody's name: a GPU is held and hardly used. See *Judgement* for what to think of it.",
+            COUNT,
+            (Query(gauge(cat.UTILIZATION_SCORE, _ANALYSED, "max"), _HELD_BY),),
+            Lines(most=100, thresholds=steps(10, 20)),
+        ),
+        Panel(
+            "Score of what matters now",
+            "The score if only what matters now counted, 0 to 100.",
+            "Far above the score: it was idle for most of the window and works now; far below: it has stopped.",
+            COUNT,
+            (Query(gauge(cat.ANALYSIS_ADJUSTED, _ANALYSED, "max"), _HELD_BY),),
+            Lines(most=100),
+        ),
+        Panel(
+            "GPUs by status",
+            "How many GPUs the analysis calls idle, low, normal and high.",
+            "`idle` and `low` that grow while requests wait: somebody holds GPUs that others could use.",
+            COUNT,
+            (Query(gauge(cat.UTILIZATION_STATUS, ("status",)), "{{status}}"),),
+            Lines(stacked=True),
+        ),
+        Panel(
+            "Judgement",
+            "What the analysis thinks of each GPU, and how sure it is.",
+            "`suspicious`: memory is held without work, or power is drawn without use. docs/analysis.md says by which "
+            "rules.",
+            RATIO,
+            (Query(gauge(cat.ANALYSIS_CONFIDENCE, (*GPU, "judgement"), "max"), f"{NAME} {{{{judgement}}}}"),),
+            Lines(most=1),
+        ),
+        Panel(
+            "Runs of the analysis",
+            "Runs a second, by how they went.",
+            "`failed`: the Prometheus that it asks does not answer, see `/health` and the log. Neither: it is off.",
+            PER_SECOND,
+            (Query(rate(cat.ANALYSIS_RUNS, ("result",)), "{{result}}"),),
+        ),
+        Panel(
+            "Time of a run",
+            "How long a run of the analysis takes, on average.",
+            "Near the interval: ask for fewer GPUs, a shorter window or larger steps.",
+            SECONDS,
+            (Query(mean(cat.ANALYSIS_DURATION, ("instance",)), "{{instance}}"),),
+        ),
+    ),
+)
 
 GPUS = Dashboard(
     "gpu-arbiter-gpus",
     "GpuArbiter / GPU and memory",
     "Where is the memory, who has it, and are the GPUs well?",
-    (_NOW, _LEDGER, _LOAD, _DRIVER),
+    (_NOW, _LEDGER, _LOAD, _ANALYSIS, _DRIVER),
 )

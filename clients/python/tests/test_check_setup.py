@@ -174,7 +174,7 @@ def test_what_the_credentials_are_good_for(
     ("code", "reason", "check_name", "todo"),
     [
         (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED", "credentials", "GPU_ARBITER_TOKEN"),
-        (grpc.StatusCode.PERMISSION_DENIED, "NOT_PERMITTED", "credentials", "role"),
+        (grpc.StatusCode.PERMISSION_DENIED, "NOT_PERMITTED", "credentials", "access"),
         (grpc.StatusCode.UNIMPLEMENTED, "", "an arbiter answers", "another service"),
         (grpc.StatusCode.UNAVAILABLE, "", "an arbiter answers", "what listens there"),
     ],

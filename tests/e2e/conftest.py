@@ -15,10 +15,17 @@ from e2e.harness.holders import Holder
 from fakes.polling import until
 from gpuarbiter.v1 import admin_pb2, admin_pb2_grpc, gpu_arbiter_pb2_grpc
 from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
+from support.interruptible import interruptible
 from support.process import ISOLATED, Arbiterd, environment, running
 
 # So that tests end at once; the ones about stopping say otherwise.
 _SETTINGS = ("shutdown_grace=0s", "node=test-node")
+
+
+@pytest.fixture(autouse=True)
+def _interruptible() -> Iterator[None]:
+    with interruptible():
+        yield
 
 
 @pytest.fixture

@@ -6,10 +6,17 @@ import pytest
 from hypothesis import settings
 
 from fakes.scripted_arbiter import ScriptedArbiter
+from support.interruptible import interruptible
 
 # A machine that is busy with something else is no reason to fail.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
+
+
+@pytest.fixture(autouse=True)
+def _interruptible() -> Iterator[None]:
+    with interruptible():
+        yield
 
 
 @pytest.fixture(autouse=True)

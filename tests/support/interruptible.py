@@ -1,4 +1,4 @@
-"""What a program that a test starts is to get as a user's would, whoever runs the tests in the background or under nohup."""
+"""What a program that a test starts gets as a user's would, also where the tests run in the background or under nohup."""
 
 import signal
 from collections.abc import Iterator

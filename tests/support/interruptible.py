@@ -1,4 +1,4 @@
-"""What a program that a test starts gets as a user's would, also where the tests run in the background or under nohup."""
+"""Programs that a test starts get signals as a user's would, also where the tests run under nohup."""
 
 import signal
 from collections.abc import Iterator

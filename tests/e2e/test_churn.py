@@ -50,8 +50,9 @@ async def test_nothing_grows_while_clients_come_and_go(
     seconds, seed = soak.duration(8.0, long=600.0), random.randrange(2**32)
     window = Window(tmp_path)
     settings = ("gpus=sim:2x24GiB", "cooldown=0s", "defaults.disconnect_grace=50ms", "log_level=warning")
-    # A bound that is reached early, so that what it bounds does not look like growth.
-    arbiter = arbiterd(*settings, "history.max_events=1000", "queue_limit=1000", more=window.env)
+    # A bound that is reached early, and an analysis that runs early, so that neither looks like growth.
+    analysis = "analysis={interval: 500ms, step: 100ms, time_window: 1s}"
+    arbiter = arbiterd(*settings, "history.max_events=1000", "queue_limit=1000", analysis, more=window.env)
     client, churn = connect(arbiter), Churn(arbiter.grpc, seed)
     if soak.wanted():
         await churn.fill(REMEMBERED)

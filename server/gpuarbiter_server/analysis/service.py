@@ -134,7 +134,8 @@ class Analysis:
         while (left := began + self.settings.interval - self._clock()) > 0:
             self._news.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), left)
+                async with asyncio.timeout(left):
+                    await self._news.wait()
 
     def _done(self, task: "asyncio.Task[Run]") -> None:
         self._running = None

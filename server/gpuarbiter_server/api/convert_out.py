@@ -108,6 +108,7 @@ def holder(view: Holder) -> lease_pb2.Holder:
 
 
 _NOTHING = WorkContext()
+# Only ever put into other messages, which copies it.
 _NOTHING_MESSAGE = lease_pb2.WorkContext()
 
 

@@ -60,11 +60,8 @@ def duration(seconds: float) -> duration_pb2.Duration:
     """Seconds as a Duration."""
     # Both parts of a Duration have one sign.
     whole, nanos = divmod(round(abs(seconds) * 1e9), 1_000_000_000)
-    return (
-        duration_pb2.Duration(seconds=whole, nanos=nanos)
-        if seconds >= 0
-        else duration_pb2.Duration(seconds=-whole, nanos=-nanos)
-    )
+    sign = -1 if seconds < 0 else 1
+    return duration_pb2.Duration(seconds=sign * whole, nanos=sign * nanos)
 
 
 # The number of an enum of the core's, which is that of the contract, for a field of a message.

@@ -1,9 +1,9 @@
 """Writes the journal beside the loop: one thread, one commit for all that has come since the last.
 
-Law: a disk that takes long stops nobody but those who wait for it. What nobody waits for costs no commit of its own: it
-goes along with the next, a moment later at most. A commit that fails, or takes longer
-than it may, is told once as JournalFailed; what had been handed over until then counts no more. After a
-while the journal is opened anew and told as JournalRetried, again and again until that works.
+Law: a disk that takes long stops nobody but those who wait for it. What nobody waits for costs no commit of its own:
+it goes along with the next, a moment later at most. A commit that fails, or takes longer than it may, is told once as
+JournalFailed; what had been handed over until then counts no more. After a while the journal is opened anew and told as
+JournalRetried, again and again until that works.
 """
 
 import asyncio

@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 import pytest
 
+from gpuarbiter._aio import line
 from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
 from gpuarbiter_server.api.wire import LARGEST_MESSAGE, Undecodable, checked, decoder
 from gpuarbiter_server.core.errors import ArbiterError, ErrorReason
@@ -220,3 +221,7 @@ async def codes_until(call: Any, probe: int) -> set[int]:
             return codes
         if answer.HasField("failure"):
             codes.add(answer.failure.code)
+
+
+def test_the_library_sends_nothing_that_would_end_its_session():
+    assert line.LARGEST_MESSAGE == LARGEST_MESSAGE

@@ -1,15 +1,17 @@
 """Runs the analysis at intervals and when it is asked for, and keeps what came of it.
 
 Law: one run at a time; who asks during a run gets what that comes to. A run that fails leaves the last result where it
-is, marked stale, and says why. What takes long happens on a thread, beside the loop. History has a bound.
+is, marked stale, and says why. What takes long happens on a thread, beside the loop. History has a bound. Advice comes
+on top of results that are there already: advice that fails or lags changes none of them.
 """
 
 import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from gpuarbiter_server.analysis import scoring
 from gpuarbiter_server.analysis.judgement import judge
@@ -21,6 +23,8 @@ log = logging.getLogger(__name__)
 
 # After so many intervals without a new result the last one is stale, whatever kept the next from coming.
 _STALE_INTERVALS = 2
+# Advice that is late by more than this is not waited for.
+_GRACE = 1.0
 _FIGURES = ("utilization", "memory_bandwidth", "memory_used_bytes", "power_watts", "sm_clock_hertz")
 
 
@@ -55,11 +59,24 @@ class AnalysisError(Exception):
     """A run failed; says why, for people."""
 
 
+class Advise(Protocol):
+    """Looks over the results of a run before they count."""
+
+    def __call__(self, results: tuple[Result, ...], *, fresh: bool, seconds: float) -> Awaitable[tuple[Result, ...]]:
+        """The same GPUs, within so many seconds. fresh: nothing of earlier runs is to be used."""
+
+
+async def unadvised(results: tuple[Result, ...], *, fresh: bool, seconds: float) -> tuple[Result, ...]:
+    """Leaves them as they are."""
+    _ = fresh, seconds
+    return results
+
+
 class Analysis:
     """The results of a source's GPUs.
 
     first: seconds until the first run. clock: monotonic seconds; wall: seconds since 1970. observe: is told of each run
-    whether it went well, and its seconds.
+    whether it went well, and its seconds. on_run: is handed each run that went well, and must not take time over it.
     """
 
     def __init__(
@@ -72,6 +89,8 @@ class Analysis:
         clock: Callable[[], float],
         wall: Callable[[], float],
         observe: Callable[[bool, float], None] = lambda _ok, _seconds: None,
+        advise: Advise = unadvised,
+        on_run: Callable[[Run], None] = lambda _run: None,
     ) -> None:
         self.settings = settings
         # Why the last run failed; empty when it did not.
@@ -83,6 +102,8 @@ class Analysis:
         self._clock = clock
         self._wall = wall
         self._observe = observe
+        self._advise = advise
+        self._on_run = on_run
         self._running: asyncio.Task[Run] | None = None
         self._news = asyncio.Event()
 
@@ -108,10 +129,13 @@ class Analysis:
                 log.warning("%s", error)
             await self._interval()
 
-    async def run(self) -> Run:
-        """Looks now, or waits for the look that is under way; AnalysisError when it fails."""
+    async def run(self, *, advised: bool | None = None) -> Run:
+        """Looks now, or waits for the look that is under way; AnalysisError when it fails.
+
+        advised: True: with fresh advice; False: without any.
+        """
         if self._running is None:
-            self._running = asyncio.ensure_future(self._run())
+            self._running = asyncio.ensure_future(self._run(advised))
             self._running.add_done_callback(self._done)
         # Who goes away does not stop it for the others.
         return await asyncio.shield(self._running)
@@ -142,7 +166,7 @@ class Analysis:
         if not task.cancelled():
             task.exception()  # Nobody may be waiting for it any more.
 
-    async def _run(self) -> Run:
+    async def _run(self, advised: bool | None) -> Run:
         settings, began = self.settings, self._clock()
         try:
             async with asyncio.timeout(settings.timeout):
@@ -155,13 +179,30 @@ class Analysis:
         except Exception as error:
             log.exception("the analysis failed")
             self._failed(repr(error), began)
+        if advised is not False:
+            left = began + settings.timeout - self._clock()
+            results = await self._with_advice(results, fresh=bool(advised), seconds=left)
         seconds = self._clock() - began
         run = Run(self._wall(), seconds, results, len(windows) - len(results), settings.thresholds)
         self.runs.appendleft(run)
         self.fault = ""
         self._observe(True, seconds)
         report(run.results, run.thresholds)
+        try:
+            self._on_run(run)
+        except Exception:
+            log.exception("the run could not be handed on")
         return run
+
+    async def _with_advice(self, results: tuple[Result, ...], *, fresh: bool, seconds: float) -> tuple[Result, ...]:
+        try:
+            async with asyncio.timeout(seconds + _GRACE):
+                return await self._advise(results, fresh=fresh, seconds=seconds)
+        except TimeoutError:
+            log.warning("no advice within %.0f s: the results stay as they are", seconds)
+        except Exception:
+            log.exception("no advice: the results stay as they are")
+        return results
 
     def _failed(self, why: str, began: float) -> None:
         self.fault = why

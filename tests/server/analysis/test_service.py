@@ -3,13 +3,14 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from fakes.virtual_loop import run_virtually
-from gpuarbiter_server.analysis.model import GpuWindow, Holder, Sample, Thresholds
-from gpuarbiter_server.analysis.service import Analysis, AnalysisError, Settings
+from gpuarbiter_server.analysis.model import GpuWindow, Holder, Result, Sample, Thresholds
+from gpuarbiter_server.analysis.service import Advise, Analysis, AnalysisError, Run, Settings, unadvised
 from gpuarbiter_server.analysis.sources import SourceError
 from gpuarbiter_server.analysis.statistics import NamespaceStatistics, low, statistics
 from server.analysis.windows import of, window
@@ -48,10 +49,26 @@ def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asyncio, "to_thread", inline)
 
 
-def analysis(source: Script, observed: list[tuple[bool, float]] | None = None, **settings: Any) -> Analysis:
+def analysis(
+    source: Script,
+    observed: list[tuple[bool, float]] | None = None,
+    advise: Advise = unadvised,
+    on_run: Callable[[Run], None] = lambda _run: None,
+    **settings: Any,
+) -> Analysis:
     clock = asyncio.get_running_loop().time
     observe = (lambda _ok, _s: None) if observed is None else (lambda ok, s: observed.append((ok, s)))
-    return Analysis(source, Settings(**settings), history=3, first=30.0, clock=clock, wall=clock, observe=observe)
+    return Analysis(
+        source,
+        Settings(**settings),
+        history=3,
+        first=30.0,
+        clock=clock,
+        wall=clock,
+        observe=observe,
+        advise=advise,
+        on_run=on_run,
+    )
 
 
 def test_it_runs_first_soon_and_then_at_intervals_with_a_bounded_history():
@@ -168,6 +185,67 @@ def test_closing_ends_what_is_under_way():
             await waiting
 
     run_virtually(life())
+
+
+class Adviser:
+    """Gives every GPU the score that it is told to; takes its time, and fails, where it is told so."""
+
+    def __init__(self, score: float, *, delay: float = 0.0, fault: Exception | None = None) -> None:
+        self.score, self.delay, self.fault = score, delay, fault
+        self.told: list[tuple[bool, float]] = []
+
+    async def __call__(self, results: tuple[Result, ...], *, fresh: bool, seconds: float) -> tuple[Result, ...]:
+        self.told.append((fresh, seconds))
+        await asyncio.sleep(self.delay)
+        if self.fault is not None:
+            raise self.fault
+        return tuple(replace(each, score=self.score) for each in results)
+
+
+def test_advice_is_told_what_time_is_left_and_whether_it_is_to_be_fresh():
+    async def life() -> None:
+        adviser = Adviser(42.0)
+        made = analysis(Script([window([0.9])], delay=5.0), advise=adviser, timeout=60.0)
+        assert [each.score for each in (await made.run()).results] == [42.0]
+        assert [each.score for each in (await made.run(advised=True)).results] == [42.0]
+        assert [each.score for each in (await made.run(advised=False)).results] != [42.0]
+        assert adviser.told == [(False, 55.0), (True, 55.0)]
+
+    run_virtually(life())
+
+
+@pytest.mark.parametrize("adviser", [Adviser(42.0, delay=1e6), Adviser(42.0, fault=ValueError("odd"))])
+def test_advice_that_lags_or_fails_loses_no_run(adviser: Adviser, caplog: pytest.LogCaptureFixture):
+    async def life() -> None:
+        with_rules = await analysis(Script([window([0.9])])).run()
+        made = analysis(Script([window([0.9])]), advise=adviser, timeout=60.0)
+        run = await made.run()
+        assert (run.results, made.fault) == (with_rules.results, "")
+        assert asyncio.get_running_loop().time() <= 61
+
+    run_virtually(life())
+    assert [record.message for record in caplog.records if "no advice" in record.message]
+
+
+def test_every_run_that_went_well_is_handed_on_and_nobody_can_undo_it(caplog: pytest.LogCaptureFixture):
+    async def life() -> None:
+        handed: list[Run] = []
+
+        def refuse(run: Run) -> None:
+            handed.append(run)
+            raise ValueError("odd")
+
+        made = analysis(Script([window([0.9])], SourceError("gone"), [window([0.1])]), on_run=refuse)
+        first = await made.run()
+        with pytest.raises(AnalysisError):
+            await made.run()
+        assert handed == [first]
+        second = await made.run()
+        assert handed == [first, second]
+        assert list(made.runs) == [second, first]
+
+    run_virtually(life())
+    assert "the run could not be handed on" in caplog.text
 
 
 def held_by(namespace: str, levels: list[float], **more: Any) -> GpuWindow:

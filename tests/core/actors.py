@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from core.world import GIB, Stream, World, pid
+from gpuarbiter_server.core import effects as fx
 from gpuarbiter_server.core import events as ev
 from gpuarbiter_server.core.errors import ArbiterError
 from gpuarbiter_server.core.model import (
@@ -288,6 +289,19 @@ class Actors:
         if stream is not None:
             self.world.revoke(stream.lease_id, grace=chance.choice((0.0, 1.0)))
 
+    def ask_to_yield(self, chance: random.Random) -> None:
+        """The GPUs of a lease do no work, or that of one which is over by now."""
+        stream = self._pick(chance, lambda s: s.granted)
+        if stream is None:
+            return
+        before = self.world.state.leases.live.get(stream.lease_id)
+        ends = None if before is None else before.threat
+        asking = self.world.ask_to_yield(stream.lease_id, if_awaited=chance.random() < 0.5)
+        after = self.world.state.leases.live.get(stream.lease_id)
+        assert after is before, "it is asked, and not ended"
+        assert (after is None) == (asking is fx.Asking.GONE)
+        assert after is None or after.threat == ends, "no end follows"
+
     def configure(self, chance: random.Random) -> None:
         """The settings change as a whole."""
         self.world.send(ev.Configure(random_settings(chance)))
@@ -426,6 +440,7 @@ ACTS: dict[Callable[[Actors, random.Random], None], int] = {
     Actors.drain: 2,
     Actors.resume: 4,
     Actors.revoke: 2,
+    Actors.ask_to_yield: 2,
     Actors.configure: 2,
     Actors.check_fence: 1,
     Actors.write: 30,

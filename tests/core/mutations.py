@@ -29,6 +29,7 @@ from gpuarbiter_server.core import (
     watchdog,
 )
 from gpuarbiter_server.core import events as ev
+from gpuarbiter_server.core.model import YieldReason
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -200,6 +201,16 @@ def a_cooldown_never_ends(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(arbiter._ALARMS, timers.Clock.COOLDOWN, lambda *_: None)
 
 
+def who_is_asked_for_an_idle_gpu_is_ended(patch: pytest.MonkeyPatch) -> None:
+    """A holder that goes on is revoked, as after a drain."""
+    ask = watchdog.request_yield
+
+    def threaten(*arguments: Any, grace: float | None, **facts: Any) -> None:
+        ask(*arguments, grace=5.0 if YieldReason.IDLE in arguments else grace, **facts)
+
+    patch.setattr(watchdog, "request_yield", threaten)
+
+
 MUTATIONS: dict[str, Plant] = {
     plant.__name__.replace("_", " "): plant
     for plant in (
@@ -222,5 +233,6 @@ MUTATIONS: dict[str, Plant] = {
         a_cooldown_is_forgotten_by_a_restart,
         a_dead_client_keeps_its_place,
         a_cooldown_never_ends,
+        who_is_asked_for_an_idle_gpu_is_ended,
     )
 }

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from core.world import PATIENT, World, settings
+from core.world import PATIENT, World, gpus, settings
 from gpuarbiter_server.core import effects as fx
 from gpuarbiter_server.core.model import EndReason, EventType, LeaseState, YieldReason
 from gpuarbiter_server.core.policy import Policy, Watchdog
@@ -150,6 +150,77 @@ def test_one_that_ends_the_lease_counts_before_one_that_only_asks() -> None:
     assert world.renew(lease.lease_id).pending_yield == fx.PendingYield(YieldReason.DRAINING, 100.0, "")
     assert world.release(lease).reason is EndReason.YIELDED
     assert lease.ended.cause is YieldReason.DRAINING
+
+
+# -- idle --
+
+
+def test_who_holds_an_idle_gpu_is_asked_and_keeps_it() -> None:
+    world = World()
+    lease = world.acquire(max_hold=0)
+    assert world.ask_to_yield(lease.lease_id, "no work for 10 min") is fx.Asking.ASKED
+    (asked,) = lease.of(fx.YieldRequested)
+    assert (asked.reason, asked.grace, asked.detail) == (YieldReason.IDLE, None, "no work for 10 min")
+    (record,) = world.recorded(EventType.YIELD_REQUESTED)
+    assert (record.yield_reason, record.detail) == (YieldReason.IDLE, "no work for 10 min")
+    world.advance(10**6)
+    assert lease.held
+    assert world.snapshot().leases[0].state is LeaseState.YIELDING
+    assert world.release(lease).reason is EndReason.YIELDED
+    assert lease.ended.cause is YieldReason.IDLE
+
+
+def test_it_is_asked_once_whatever_else_it_is_asked_for() -> None:
+    world = watching()
+    lease = world.acquire()
+    world.advance(8)
+    assert world.ask_to_yield(lease.lease_id) is fx.Asking.ASKED
+    revision = world.arbiter.revision
+    assert world.ask_to_yield(lease.lease_id) is fx.Asking.ASKED_BEFORE
+    assert world.arbiter.revision == revision
+    assert [asked.reason for asked in lease.of(fx.YieldRequested)] == [YieldReason.MAX_HOLD, YieldReason.IDLE]
+
+
+def test_a_policy_that_asks_nobody_at_max_hold_does_not_keep_it_from_being_asked() -> None:
+    world = watching(yield_=False)
+    lease = world.acquire()
+    assert world.ask_to_yield(lease.lease_id) is fx.Asking.ASKED
+
+
+@pytest.mark.parametrize("lease_id", ["", "x", "64-ffffffffffffffff"])
+def test_what_is_no_lease_is_not_asked(lease_id: str) -> None:
+    world = World()
+    over = world.acquire()
+    world.release(over)
+    revision = world.arbiter.revision
+    assert world.ask_to_yield(lease_id) is fx.Asking.GONE
+    assert world.ask_to_yield(over.lease_id) is fx.Asking.GONE
+    assert (world.arbiter.revision, world.recorded(EventType.YIELD_REQUESTED)) == (revision, [])
+
+
+def test_if_it_is_only_asked_for_others_somebody_has_to_wait_for_one_of_its_gpus() -> None:
+    world = World(gpus(3))
+    lease = world.acquire(candidates=("gpu:0", "gpu:1"), count=2)
+    world.acquire(candidates=("gpu:2",))
+    elsewhere = world.acquire(candidates=("gpu:2",))
+    assert elsewhere.waiting
+    assert world.ask_to_yield(lease.lease_id, if_awaited=True) is fx.Asking.NOBODY_WAITS
+    assert not lease.of(fx.YieldRequested)
+    world.acquire(candidates=("gpu:1", "gpu:2"))
+    assert world.ask_to_yield(lease.lease_id, if_awaited=True) is fx.Asking.ASKED
+
+
+def test_an_absent_holder_hears_of_it_when_it_is_back() -> None:
+    world = World(journal=True)
+    lease = world.acquire(request_id="r", ttl=60)
+    world.hang_up(lease)
+    assert world.ask_to_yield(lease.lease_id, "idle") is fx.Asking.ASKED
+    world.crash()
+    assert world.ask_to_yield(lease.lease_id) is fx.Asking.ASKED_BEFORE
+    assert world.renew(lease.lease_id).pending_yield == fx.PendingYield(YieldReason.IDLE, None, "idle")
+
+
+# -- time --
 
 
 def test_what_arrives_before_time_passes_is_read_first() -> None:

@@ -431,6 +431,12 @@ class World:
         """Ends a lease by an operator's will."""
         return self._ask(lambda call: ev.Revoke(call, lease_id, grace, reason))  # type: ignore[return-value]
 
+    def ask_to_yield(self, lease_id: str, detail: str = "", *, if_awaited: bool = False) -> fx.Asking:
+        """The analysis finds its GPUs idle."""
+        answer = self._ask(lambda call: ev.AskToYield(call, lease_id, detail, if_awaited))
+        assert isinstance(answer, fx.Asked)
+        return answer.asking
+
     def configure(self, **changes: Any) -> list[fx.Effect]:
         """Changes settings."""
         return self.send(ev.Configure(replace(self.arbiter.settings, **changes), "changed"))

@@ -49,6 +49,7 @@ _HANDLERS: dict[type, Callable[[State, Any, float], None]] = {
     ev.Revoke: operators.revoke,
     ev.Configure: operators.configure,
     ev.Shutdown: operators.shut_down,
+    ev.AskToYield: watchdog.ask_to_yield,
     ev.ReadingTaken: machine.reading_taken,
     ev.GpuFailed: machine.gpu_failed,
     ev.DriverChanged: machine.driver_changed,

@@ -5,6 +5,7 @@ Durations are seconds.
 """
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple
 
 from gpuarbiter_server.core.errors import ArbiterError
@@ -167,6 +168,26 @@ class Done:
     call: Call
 
 
+class Asking(Enum):
+    """What became of AskToYield."""
+
+    # The holder is told, or will be when it comes back.
+    ASKED = "asked"
+    # It was asked for the same reason before; that stands, and is not said twice.
+    ASKED_BEFORE = "asked before"
+    NOBODY_WAITS = "nobody waits"
+    # There is no such lease, or not any more.
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Answer to AskToYield."""
+
+    call: Call
+    asking: Asking
+
+
 # -- to the machine --
 
 
@@ -287,6 +308,7 @@ Effect = (
     | FenceChecked
     | Drained
     | Done
+    | Asked
     | Watch
     | Unwatch
     | Refresh

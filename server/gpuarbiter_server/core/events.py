@@ -162,6 +162,22 @@ class Shutdown:
     """No new requests, waiting ones end; leases go on until the process stops."""
 
 
+# -- from the analysis --
+
+
+@dataclass(frozen=True, slots=True)
+class AskToYield:
+    """The GPUs of a lease do no work: its holder is asked to yield, and nothing ends the lease if it does not.
+
+    if_awaited: only while a request waits that could have one of them.
+    """
+
+    call: Call
+    lease_id: str
+    detail: str = ""
+    if_awaited: bool = False
+
+
 # -- from the machine --
 
 
@@ -261,6 +277,7 @@ Event = (
     | Revoke
     | Configure
     | Shutdown
+    | AskToYield
     | ReadingTaken
     | GpuFailed
     | DriverChanged

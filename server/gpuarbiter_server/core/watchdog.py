@@ -5,8 +5,9 @@ the policy says. A lease that nothing joins or renews in time ends by itself.
 """
 
 from gpuarbiter_server.core.clocks import set_grace
-from gpuarbiter_server.core.effects import YieldRequested
+from gpuarbiter_server.core.effects import Asked, Asking, YieldRequested
 from gpuarbiter_server.core.ending import finish
+from gpuarbiter_server.core.events import AskToYield
 from gpuarbiter_server.core.leases import Lease, PendingYield
 from gpuarbiter_server.core.model import EndReason, EventType, YieldReason
 from gpuarbiter_server.core.state import State
@@ -51,6 +52,21 @@ def grace_passed(state: State, lease: Lease, now: float) -> None:
     reason, pending = threat
     cause = reason if pending.asked else YieldReason.UNSPECIFIED
     finish(state, lease, pending.end_reason, now, detail=pending.detail or "held past the grace period", cause=cause)
+
+
+def ask_to_yield(state: State, event: AskToYield, now: float) -> None:
+    """Its GPUs do no work: the holder is asked once, and may keep the lease."""
+    lease = state.leases.live.get(event.lease_id)
+    if lease is None:
+        asking = Asking.GONE
+    elif YieldReason.IDLE in lease.yields:
+        asking = Asking.ASKED_BEFORE
+    elif event.if_awaited and not any(state.queue.length(key) for key in lease.gpu_keys):
+        asking = Asking.NOBODY_WAITS
+    else:
+        asking = Asking.ASKED
+        request_yield(state, lease, YieldReason.IDLE, now, grace=None, detail=event.detail)
+    state.emit(Asked(event.call, asking))
 
 
 def request_yield(

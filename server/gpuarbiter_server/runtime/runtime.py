@@ -54,6 +54,7 @@ _LAST_ANSWERS = (
     fx.FenceChecked,
     fx.Drained,
     fx.Done,
+    fx.Asked,
 )
 
 

@@ -8,7 +8,7 @@ import yaml
 from gpuarbiter_server.config import Config, json_schema
 from gpuarbiter_server.config.keys import Key, all_keys, value_at
 from gpuarbiter_server.config.older_names import OLDER_NAMES
-from gpuarbiter_server.config.sources import FLAG, PREFIX, RESERVED_NAMES, variable
+from gpuarbiter_server.config.sources import ADMIN_TOKEN, FLAG, PREFIX, RESERVED_NAMES, variable
 
 _DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -65,8 +65,8 @@ type with a dot in its name is quoted in a flag: `{flag} 'policies."asr.v2".prio
 is the configured one that differs in case alone, or else as it is written.
 
 Every other name that begins with `{prefix}` is an error, like an unknown key in the file. These belong to the clients
-and tools, and are no settings: {reserved}. The variables that Kubernetes makes for a Service whose name begins
-with gpu-arbiter are ignored.
+and tools, or hold a secret, and are no settings: {reserved}. The variables that Kubernetes makes for a Service whose
+name begins with gpu-arbiter are ignored.
 
 These names of an earlier analyzer of GPUs are understood as well, below those of today: {older}. A bare number has the
 unit that it had there (seconds for `INTERVAL`, minutes for `TIME_WINDOW_MIN`).
@@ -118,8 +118,35 @@ A key begins with a letter, so that it cannot be mistaken for an index; keys and
 ## Listening
 
 Only addresses that other machines cannot reach are allowed: `localhost`, `127.0.0.0/8` and `[::1]`. Anything else
-would need TLS and tokens, which the arbiter does not have yet. `grpc` and `socket` cannot both be `off`. The path of
-a Unix socket has at most 107 bytes.
+would need TLS and tokens for everything, which the arbiter does not have yet. `grpc` and `socket` cannot both be
+`off`. The path of a Unix socket has at most 107 bytes.
+
+## The admin token
+
+Whoever changes something over HTTP (`POST /config/update`, and what the console does) says the admin token with it:
+
+```sh
+curl -s -H "Authorization: Bearer $(gpu-arbiterd token)" -H 'content-type: application/json' \
+  -d '{{"interval": "60s"}}' http://127.0.0.1:9402/config/update
+```
+
+| Where it comes from | |
+|---|---|
+| `{admin_token}` in the environment | the token itself; it wins |
+| `auth: {{admin_token: /path/of/a/file}}` | the file |
+| `auth: {{admin_token: auto}}` | the file `admin-token` in the state directory, see `journal.path` |
+
+The last is made at the first start, with 256 bits. A token of yours has 16 to 512 letters, digits and `._~+/-`;
+`openssl rand -hex 32` makes one. The file's group may read it, and nobody else: `chmod 600`, or `defaultMode: 0440` of
+a Secret in Kubernetes. The arbiter does not start with a file that it cannot read, that others can read, or that holds
+no token. A new one takes effect at the next start.
+
+`gpu-arbiterd token` prints the one in force: call it as the arbiter's user, with its options and its environment. With
+`journal.durability: memory` there is no state directory; without a token of yours nobody can change anything over HTTP
+then, and the log says so.
+
+Without the token the answer is 401, with a wrong one 403. It is in no log and in no answer. Looking needs none, and
+neither does the gRPC side: it listens on loopback and on a Unix socket alone, and whoever reaches it is an operator.
 
 ## Commands
 
@@ -128,6 +155,7 @@ gpu-arbiterd config show               # the configuration in force, as a file
 gpu-arbiterd config validate           # every problem, or none
 gpu-arbiterd config schema             # the JSON schema
 gpu-arbiterd config migrate OLD.json   # the older camelCase JSON as today's file
+gpu-arbiterd token                     # the admin token; makes it where there is none yet
 ```
 
 `migrate` understands `gpuArbiter: {{enabled, gpuKeys, defaultQueueLimit, defaultHoldMaxMs, policies: {{ASR:
@@ -143,6 +171,7 @@ def configuration_reference() -> dict[Path, str]:
         gpu_list=GPU_LIST,
         flag=FLAG,
         prefix=PREFIX,
+        admin_token=ADMIN_TOKEN,
         variable=variable(("defaults", "max_wait")),
         reserved=", ".join(f"`{name}`" for name in RESERVED_NAMES),
         older=", ".join(f"`{name}` (`{'.'.join(meant.path)}`)" for name, meant in OLDER_NAMES.items()),

@@ -1,4 +1,4 @@
-"""gpu-arbiterd: serve, and look after the configuration and the journal."""
+"""gpu-arbiterd: serve, and look after the configuration, the journal and the admin token."""
 
 import argparse
 import asyncio
@@ -24,6 +24,7 @@ examples:
   gpu-arbiterd serve --config /etc/gpu-arbiter.yaml
   gpu-arbiterd config validate --config new.yaml
   gpu-arbiterd journal inspect                         what a restart would go on with
+  gpu-arbiterd token                                   what changes over HTTP need
 """
 
 
@@ -70,6 +71,13 @@ def _parser() -> argparse.ArgumentParser:
         help="debug, info, warning or error; of a module alone (store=debug, events=warning); repeatable",
     )
     serve.set_defaults(run=_serve)
+    token = commands.add_parser(
+        "token",
+        parents=[source],
+        help="print the admin token, which changes over HTTP need",
+        description="Prints the admin token, which changes over HTTP need; makes it where there is none yet.",
+    )
+    token.set_defaults(run=_token)
     _config_commands(commands.add_parser("config", help="show, check or migrate the configuration"), source)
     _journal_commands(commands.add_parser("journal", help="look at, check or shrink the journal"), source)
     return parser
@@ -204,6 +212,22 @@ def _journal(parsed: argparse.Namespace) -> int:
         _say("gpu-arbiterd: journal.durability is memory: there is no journal", sys.stderr)
         return 2
     return journal_cli.run(parsed.command, directory, as_json=parsed.json)
+
+
+def _token(parsed: argparse.Namespace) -> int:
+    from gpuarbiter_server.store import admin_token
+
+    settings = _load(parsed)
+    try:
+        found = admin_token.find(settings.auth.admin_token, settings.journal.directory(), os.environ)
+    except admin_token.TokenError as error:
+        _say(f"gpu-arbiterd: {error}", sys.stderr)
+        return 1
+    if found is None:
+        _say(f"gpu-arbiterd: {admin_token.NO_PLACE}", sys.stderr)
+        return 2
+    _say(found)
+    return 0
 
 
 def _say(text: str, stream: TextIO | None = None) -> None:

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from e2e.harness.cli import Cli
+from e2e.harness.cli import PROGRAM, Cli
 from e2e.harness.client import Client
 from e2e.harness.waiting import eventually
 from gpuarbiter.sim import SimulatedMemory
 from support.messages import holder
-from support.process import Arbiterd
+from support.process import Arbiterd, environment
 
 PAGE = Path(__file__).parents[2] / "docs" / "analysis.md"
 # It runs when it is asked to.
@@ -45,10 +45,9 @@ def get(arbiter: Arbiterd, path: str) -> Any:
         return json.load(answer)
 
 
-def update(arbiter: Arbiterd, patch: dict[str, Any]) -> tuple[int, Any]:
-    request = urllib.request.Request(
-        f"http://{arbiter.http}/config/update", json.dumps(patch).encode(), {"content-type": "application/json"}
-    )
+def update(arbiter: Arbiterd, patch: dict[str, Any], token: str) -> tuple[int, Any]:
+    headers = {"content-type": "application/json", "authorization": f"Bearer {token}"}
+    request = urllib.request.Request(f"http://{arbiter.http}/config/update", json.dumps(patch).encode(), headers)
     try:
         with urllib.request.urlopen(request, timeout=20) as answer:
             return answer.status, json.load(answer)
@@ -113,7 +112,11 @@ async def test_jobs_on_simulated_gpus_are_judged_with_a_reason(
     held.cancel()
     blocks = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     script = "".join(block for block in blocks if "curl" in block).replace("127.0.0.1:9402", arbiter.http)
-    said = await asyncio.to_thread(subprocess.run, ["bash", "-ec", script], capture_output=True, text=True, check=True)
+    env = environment(folder)
+    env["PATH"] = f"{PROGRAM.parent}:{env['PATH']}"
+    said = await asyncio.to_thread(
+        subprocess.run, ["bash", "-ec", script], env=env, capture_output=True, text=True, check=True
+    )
     assert '"status":"ok"' in said.stdout
     assert '"count":' in said.stdout
     assert '"restart_needed":[]' in said.stdout
@@ -127,9 +130,11 @@ async def test_settings_change_while_it_runs_as_a_whole_or_not_at_all(arbiterd: 
         before = get(arbiter, "/config")
         assert before["prometheus"]["url"] == "http://…@127.0.0.1:9"
         bad = {"interval": "60s", "thresholds": {"low": 5}, "\ud800": None}
-        status, answer = update(arbiter, bad)
+        status, answer = update(arbiter, bad, arbiter.admin_token)
         assert (status, get(arbiter, "/config")) == (422, before)
-        status, answer = update(arbiter, {"interval": "60s", "thresholds": {"low": 30}, "step": "10s"})
+        status, answer = update(
+            arbiter, {"interval": "60s", "thresholds": {"low": 30}, "step": "10s"}, arbiter.admin_token
+        )
         assert (status, answer["restart_needed"]) == (200, ["analysis.step"])
         assert answer["config"] == get(arbiter, "/config")
         assert answer["config"]["thresholds"] == {"idle": 10, "low": 30, "high": 70}

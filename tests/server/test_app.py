@@ -83,6 +83,18 @@ def get(address: str, path: str) -> tuple[int, str]:
             return error.code, error.read().decode()
 
 
+def changed(address: str, token: str) -> int:
+    """The answer to a change of the analysis over HTTP."""
+    headers = {"content-type": "application/json", "authorization": f"Bearer {token}"}
+    request = urllib.request.Request(f"http://{address}/config/update", b'{"interval": "60s"}', headers)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        with error:
+            return error.code
+
+
 def ended_with(call: Any) -> grpc.RpcError:
     """The error that a stream ends with; whatever comes before is passed over."""
     with pytest.raises(grpc.RpcError) as broken:
@@ -101,6 +113,40 @@ def refused(folder: Path, *arguments: str, env: dict[str, str] | None = None) ->
 
 
 # -- start --
+
+
+def test_changes_over_http_take_the_token_that_lies_beside_the_journal(tmp_path: Path):
+    with running(tmp_path) as arbiter:
+        token = arbiter.admin_token
+        assert changed(arbiter.http, token) == 200
+        assert changed(arbiter.http, token[:-1]) == 403
+    with running(tmp_path) as arbiter:
+        assert arbiter.admin_token == token
+        assert changed(arbiter.http, token) == 200
+        assert token not in arbiter.output
+    with running(tmp_path, env=environment(tmp_path, GPU_ARBITER_ADMIN_TOKEN="x" * 20)) as arbiter:
+        assert (changed(arbiter.http, token), changed(arbiter.http, "x" * 20)) == (403, 200)
+
+
+def test_without_a_journal_nobody_knows_the_token(tmp_path: Path):
+    with running(tmp_path, "journal.durability=memory") as arbiter:
+        until(lambda: "nothing can be changed over HTTP: the journal is in memory" in arbiter.output, "for why")
+        assert changed(arbiter.http, "x" * 20) == 403
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "why"),
+    [("", 0o600, "is empty"), ("short", 0o600, "holds something else"), ("x" * 20, 0o644, "read or written by others")],
+)
+def test_it_does_not_start_with_an_admin_token_that_is_none(tmp_path: Path, text: str, mode: int, why: str):
+    file = tmp_path / "token"
+    file.write_text(text)
+    file.chmod(mode)
+    code, output = refused(tmp_path, "serve", *ISOLATED, "--set", f"auth.admin_token={file}")
+    assert code == 1
+    assert "gpu-arbiterd cannot start: " in output
+    assert why in output
 
 
 def test_it_serves_everywhere_it_says(tmp_path: Path):

@@ -83,6 +83,35 @@ def test_schema_prints_the_schema(capsys: pytest.CaptureFixture[str]):
     assert set(schema["properties"]) == set(Config().file_form())
 
 
+def test_the_admin_token_is_printed_and_made_where_there_is_none_yet(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    at = ("token", "--set", f"journal.path={tmp_path}/state")
+    code, made, err = run(capsys, *at)
+    assert (code, err) == (0, "")
+    assert made == (tmp_path / "state" / "admin-token").read_text()
+    assert run(capsys, *at) == (0, made, "")
+    monkeypatch.setenv("GPU_ARBITER_ADMIN_TOKEN", "one-from-the-environment")
+    assert run(capsys, *at) == (0, "one-from-the-environment\n", "")
+    assert "one-from" not in run(capsys, "config", "show")[1]
+
+
+def test_why_there_is_no_admin_token_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    code, out, err = run(capsys, "token", "--set", "journal.durability=memory")
+    assert (code, out) == (2, "")
+    assert "the journal is in memory" in err
+    code, out, err = run(capsys, "token", "--set", f"auth.admin_token={tmp_path}/none")
+    assert (code, out) == (1, "")
+    assert err.startswith("gpu-arbiterd: the admin token")
+
+
+def test_a_token_where_its_file_belongs_is_not_shown(capsys: pytest.CaptureFixture[str]):
+    code, _, err = run(capsys, "config", "validate", "--set", "auth.admin_token=s3cret-s3cret-s3cret")
+    assert code == 2
+    assert "auth.admin_token: not allowed (--set auth.admin_token); auto, or the absolute path of a file" in err
+    assert "s3cret" not in err
+
+
 def test_migrate_prints_todays_file_and_its_notes_beside(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     old = tmp_path / "old.json"
     old.write_text('{"gpuArbiter": {"enabled": true, "defaultQueueLimit": 4, "unheard": 1}}')

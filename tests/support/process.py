@@ -38,6 +38,7 @@ class Arbiterd:
 
     def __init__(self, *arguments: str, folder: Path, env: Mapping[str, str] | None = None) -> None:
         command = [sys.executable, "-m", "gpuarbiter_server.cli", *arguments]
+        self._folder = folder
         self.process = subprocess.Popen(
             command,
             env=dict(env) if env is not None else environment(folder),
@@ -58,6 +59,11 @@ class Arbiterd:
     def pid(self) -> int:
         """Its process id."""
         return self.process.pid
+
+    @property
+    def admin_token(self) -> str:
+        """What it takes changes with over HTTP, where nothing is configured about that."""
+        return (self._folder / "state" / "gpu-arbiter" / "admin-token").read_text().strip()
 
     @property
     def output(self) -> str:

@@ -23,6 +23,7 @@ from gpuarbiter_server.runtime.clock import monotonic, wall
 from gpuarbiter_server.runtime.live_config import LiveConfig
 from gpuarbiter_server.telemetry.metrics import Metrics
 from gpuarbiter_server.telemetry.sources import Analysed
+from gpuarbiter_server.web.guard import Guard
 from gpuarbiter_server.web.late import Late
 
 # Leases that are looked through for the holders of the GPUs.
@@ -89,7 +90,7 @@ class Analysing:
         if self.service is not None:
             self.service.configure(settings(config))
 
-    def application(self, live_config: LiveConfig) -> Late | None:
+    def application(self, live_config: LiveConfig, guard: Guard) -> Late | None:
         """What answers its routes; None: they are not there."""
         service = self.service
         if service is None:
@@ -113,6 +114,7 @@ class Analysing:
                 version=__version__,
                 config=shown,
                 update=update,
+                guard=guard,
                 prometheus_url=without_password(at_start.analysis.prometheus.url),
                 metrics=at_start.telemetry.metrics,
             )

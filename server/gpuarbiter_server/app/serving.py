@@ -44,6 +44,7 @@ from gpuarbiter_server.telemetry.log_writer import LogWriter
 from gpuarbiter_server.telemetry.page import Page
 from gpuarbiter_server.telemetry.sources import Sources
 from gpuarbiter_server.web import app as web
+from gpuarbiter_server.web.guard import Guard
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +170,7 @@ async def _assemble(
     application = web.create(
         page if config.telemetry.metrics else None,
         lambda: readiness.missing,
-        analysing.application(live_config),
+        analysing.application(live_config, Guard(kept.admin_token)),
     )
     taken = take(config, grpc_server, stack)
     if beginning.recover is not None:

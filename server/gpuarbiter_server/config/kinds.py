@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 
+from gpuarbiter_server.config.problems import Fault, Rejection
 from gpuarbiter_server.config.units import (
     DURATION_PATTERN,
     SIZE_PATTERN,
@@ -180,6 +181,13 @@ def _folder(value: object) -> str:
     return value
 
 
+def _secret_file(value: object) -> str:
+    if not isinstance(value, str) or not (value == "auto" or re.fullmatch(r"/[^\x00-\x1f]+", value)):
+        # What stands there may be the secret itself.
+        raise Rejection([Fault((), None, "auto, or the absolute path of a file that holds it", wrong="not allowed")])
+    return value
+
+
 def _on_stale(value: object) -> bool:
     return _word(("declarations", "refuse"))(value) == "refuse"
 
@@ -314,6 +322,12 @@ Folder = Annotated[
     str,
     PlainValidator(_folder),
     WithJsonSchema({"type": "string", "pattern": r"^(auto|/.*)$"}),
+    Kind("auto or absolute path"),
+]
+SecretFile = Annotated[
+    str,
+    PlainValidator(_secret_file),
+    WithJsonSchema({"type": "string", "pattern": r"^(auto|/.+)$"}),
     Kind("auto or absolute path"),
 ]
 Names = Annotated[

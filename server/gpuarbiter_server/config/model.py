@@ -20,6 +20,7 @@ from gpuarbiter_server.config.gpus import AutoGpus, Gpus
 from gpuarbiter_server.config.problems import Fault, Path, Rejection
 from gpuarbiter_server.config.sections import (
     CORE,
+    AuthSection,
     HistorySection,
     JournalSection,
     LimitsSection,
@@ -81,6 +82,7 @@ class Config(Section):
     )
     node: kinds.Node = restart("auto", "The name of this machine in snapshots. auto: the host's name.")
     listen: Listen = Field(default_factory=Listen)
+    auth: AuthSection = Field(default_factory=AuthSection)
     gpus: Gpus = restart(
         AutoGpus(),
         "auto: the GPUs that the driver shows. `sim:2x24GiB`: two simulated GPUs. A list names GPUs that no driver "

@@ -201,6 +201,17 @@ class TelemetrySection(Section):
     )
 
 
+class AuthSection(Section):
+    """Who may change something over HTTP."""
+
+    admin_token: kinds.SecretFile = restart(
+        state.AUTO,
+        "The file with the admin token, 16 characters at least. auto: `admin-token` beside the journal, made at the "
+        "first start; without a journal there is one for this run alone, which nobody knows. `GPU_ARBITER_ADMIN_TOKEN` "
+        "in the environment is the token itself, and wins.",
+    )
+
+
 class JournalSection(Section):
     """What survives a restart."""
 

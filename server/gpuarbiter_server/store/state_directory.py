@@ -26,8 +26,7 @@ def take(directory: Path) -> int:
         JournalError: another arbiter uses it, or it cannot be used.
     """
     try:
-        _make(directory)
-        _check(directory)
+        prepare(directory)
         lock = os.open(directory / LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             _lock(lock, directory)
@@ -39,6 +38,20 @@ def take(directory: Path) -> int:
     return lock
 
 
+def prepare(directory: Path) -> None:
+    """Makes it where it is missing, and sees that nobody else can put files there.
+
+    Raises:
+        JournalError: somebody else can.
+        OSError: it cannot be made.
+    """
+    missing = [each for each in (directory, *directory.parents) if not each.exists()]
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for made in missing:
+        sync(made.parent)
+    _check(directory)
+
+
 def sync(directory: Path) -> None:
     """Makes the names in it durable: a file that is synced can still lose its name."""
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -46,13 +59,6 @@ def sync(directory: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _make(directory: Path) -> None:
-    missing = [each for each in (directory, *directory.parents) if not each.exists()]
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for made in missing:
-        sync(made.parent)
 
 
 def _check(directory: Path) -> None:

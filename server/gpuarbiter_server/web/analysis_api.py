@@ -1,7 +1,7 @@
 """The routes of the analysis, with their documentation at /docs, which needs no internet.
 
-Law: imported when somebody first asks for one of its routes, see Late. Whoever reaches this port is an operator, as on
-the gRPC side; a page in a browser of this machine is not: see `updates`.
+Law: imported when somebody first asks for one of its routes, see Late. Whoever reaches this port may look; who changes
+something needs more, see `guard`.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from fastapi_offline import FastAPIOffline
 from gpuarbiter_server.analysis.service import Analysis, AnalysisError
 from gpuarbiter_server.web import analysis_shapes as shapes
 from gpuarbiter_server.web import analysis_updates as updates
+from gpuarbiter_server.web.guard import Guard
 
 # Who asks for a run is answered within this: gpu-arbiter waits 10 s for an answer, a connection is given 30 s.
 _PATIENCE = 8.0
@@ -25,12 +26,14 @@ def make(
     version: str,
     config: Callable[[], Mapping[str, Any]],
     update: updates.Update,
+    guard: Guard,
     prometheus_url: str,
     metrics: bool,
 ) -> FastAPI:
     """The application.
 
-    config: the settings of the analysis as a file would say them, without secrets. update: changes them.
+    config: the settings of the analysis as a file would say them, without secrets. update: changes them, for whom the
+    guard lets pass.
     """
     api: FastAPI = FastAPIOffline(
         docs_url="/docs",
@@ -44,7 +47,7 @@ def make(
     _about(api, analysis, prometheus_url=prometheus_url, metrics=metrics)
     _runs(api, analysis)
     _results(api, analysis)
-    updates.add(api, config, update)
+    updates.add(api, config, update, guard)
 
     @api.get("/config")
     async def config_in_force() -> dict[str, Any]:

@@ -14,6 +14,7 @@ from gpuarbiter_server.analysis.service import Analysis, Settings
 from gpuarbiter_server.analysis.sources import SourceError
 from gpuarbiter_server.config import ConfigError, Problem
 from gpuarbiter_server.web import app, serving
+from gpuarbiter_server.web.guard import Guard
 from gpuarbiter_server.web.late import Late
 from server.analysis.windows import GIB, of, window
 from support.logs import no_errors_logged
@@ -21,6 +22,8 @@ from support.logs import no_errors_logged
 NOON = 1_800_000_000.0
 ROUTES = {"/", "/health", "/analyze", "/results", "/results/low", "/results/stats", "/config", "/config/update"}
 JSON = "application/json"
+TOKEN = "token-of-the-admin"
+BEARER = f"Bearer {TOKEN}"
 
 
 class Machine:
@@ -59,8 +62,11 @@ class Site:
         """Status and JSON, or text."""
         return await asyncio.to_thread(self._ask, path, method, body, headers)
 
-    async def update(self, body: Any, content_type: str = JSON, **headers: str) -> tuple[int, Any]:
-        return await self.ask("/config/update", "POST", body, **{"content-type": content_type}, **headers)
+    async def update(
+        self, body: Any, content_type: str = JSON, authorization: str = BEARER, **headers: str
+    ) -> tuple[int, Any]:
+        said = {"content-type": content_type, "authorization": authorization, **headers}
+        return await self.ask("/config/update", "POST", body, **said)
 
     async def take(self, patch: Mapping[str, Any]) -> list[str]:
         """Takes every change but one."""
@@ -97,6 +103,7 @@ async def served(*gpus: GpuWindow) -> AsyncIterator[Site]:
             version="1.2.3",
             config=lambda: {"interval": "300s"},
             update=site.take,
+            guard=Guard(TOKEN),
             prometheus_url="",
             metrics=True,
         )
@@ -283,6 +290,43 @@ async def test_no_page_of_elsewhere_changes_anything():
         for host in (here, "localhost", "LOCALHOST:9402", "[::1]:9402", "127.1.2.3"):
             assert (await site.update("{}", Host=host))[0] == 200
         assert (await site.update("{}", Origin=f"http://{here}"))[0] == 200
+
+
+async def test_nobody_changes_anything_without_the_admin_token():
+    async with served() as site:
+        for nothing in ("", "Bearer", "Bearer ", "Basic YWRtaW46YWRtaW4=", TOKEN):
+            status, answer = await site.update("{}", authorization=nothing)
+            assert (status, "gpu-arbiterd token" in answer["detail"]) == (401, True)
+        for wrong in (
+            "Bearer no",
+            f"Bearer {TOKEN}x",
+            f"Bearer {TOKEN[:-1]}",
+            f"Bearer {TOKEN} {TOKEN}",
+            "Bearer \xe9",
+        ):
+            status, answer = await site.update("{}", authorization=wrong)
+            assert (status, TOKEN in str(answer)) == (403, False)
+        assert site.updates == []
+        for right in (BEARER, f"bearer  {TOKEN} "):
+            assert (await site.update("{}", authorization=right))[0] == 200
+        connection = http.client.HTTPConnection("127.0.0.1", site.port)
+        await asyncio.to_thread(connection.request, "POST", "/config/update")
+        refused = await asyncio.to_thread(connection.getresponse)
+        assert (refused.status, refused.getheader("www-authenticate")) == (401, 'Bearer realm="gpu-arbiter"')
+        connection.close()
+
+
+async def test_the_documentation_says_which_route_needs_the_token():
+    async with served() as site:
+        described = await site.get("/openapi.json")
+        assert described["components"]["securitySchemes"]["adminToken"]["scheme"] == "bearer"
+        secured = {
+            (path, method)
+            for path, methods in described["paths"].items()
+            for method, route in methods.items()
+            if "security" in route
+        }
+        assert secured == {("/config/update", "post")}
 
 
 async def test_it_is_made_once_by_who_asks_first():

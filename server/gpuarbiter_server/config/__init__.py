@@ -6,7 +6,7 @@ told all at once, each problem with its key, value, source and what is allowed.
 
 from gpuarbiter_server.config.gpus import AutoGpus, ConfiguredGpus, GpuSource, SimulatedGpus, parse_gpus
 from gpuarbiter_server.config.listen import Address, default_socket_path
-from gpuarbiter_server.config.load import json_schema, load, merge_patch, restart_needed
+from gpuarbiter_server.config.load import json_schema, load, merge_patch, patch_schema, restart_needed
 from gpuarbiter_server.config.migrate import Migrated, migrate, migrate_with_notes
 from gpuarbiter_server.config.model import Config
 from gpuarbiter_server.config.problems import ConfigError, Problem
@@ -30,5 +30,6 @@ __all__ = [
     "migrate",
     "migrate_with_notes",
     "parse_gpus",
+    "patch_schema",
     "restart_needed",
 ]

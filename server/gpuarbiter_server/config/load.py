@@ -13,6 +13,7 @@ from gpuarbiter_server.config.keys import all_keys, value_at
 from gpuarbiter_server.config.layers import Layer, Stack
 from gpuarbiter_server.config.model import Config
 from gpuarbiter_server.config.problems import dotted
+from gpuarbiter_server.config.sections import Section
 from gpuarbiter_server.config.sources import add_environment, add_file, add_overrides
 
 _IN_FORCE = "the configuration in force"
@@ -69,3 +70,25 @@ def json_schema() -> dict[str, Any]:
     schema = Config.model_json_schema(by_alias=True)
     schema["properties"]["policies"]["additionalProperties"] = False
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "gpu-arbiterd configuration"}
+
+
+def patch_schema(section: type[Section]) -> dict[str, Any]:
+    """The JSON schema of a merge patch on a section, in one piece: no key is needed, and each can be null."""
+    schema = section.model_json_schema(by_alias=True)
+    return _patch_of(schema, schema.get("$defs", {}))
+
+
+def _patch_of(section: Mapping[str, Any], sections: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {name: _or_null(key, sections) for name, key in section["properties"].items()},
+    }
+
+
+def _or_null(key: Mapping[str, Any], sections: Mapping[str, Any]) -> dict[str, Any]:
+    below = key.get("$ref")
+    said = dict(key) if below is None else _patch_of(sections[below.removeprefix("#/$defs/")], sections)
+    # A patch has no defaults: what it does not say stays as it is.
+    said.pop("default", None)
+    return {"anyOf": [said, {"type": "null"}]}

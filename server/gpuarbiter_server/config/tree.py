@@ -19,6 +19,7 @@ from gpuarbiter_server.config.problems import Path, Problem, dotted
 MAX_BYTES = 256 * 1024
 _MAX_DEPTH = 24
 _MAX_DIGITS = 40
+_HALVES = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 _SCALARS = {
     # Each is a part of what PyYAML takes for the same type: what its writer leaves unquoted, this reads back.
@@ -160,7 +161,14 @@ def _scalar(kind: str, text: str) -> Any:
         case "float":
             # float() knows "inf" and "nan" without YAML's dot.
             return float(re.sub(r"\.(?=[in])", "", text.lower()))
-    return text
+    return _joined(text)
+
+
+def _joined(text: str) -> str:
+    """JSON escapes a character beyond 16 bits as two halves, which YAML knows nothing of."""
+    if not _HALVES.search(text):
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 
 def _mapping(node: yaml.MappingNode, path: Path, tree: Tree) -> dict[str, Any]:
@@ -171,7 +179,7 @@ def _mapping(node: yaml.MappingNode, path: Path, tree: Tree) -> dict[str, Any]:
         if not isinstance(key_node, yaml.ScalarNode):
             tree.refuse(path, line, "a key that is no text", "keys are texts")
             continue
-        key = key_node.value
+        key = _joined(key_node.value)
         below = (*path, key)
         if key in made:
             tree.refuse(below, line, "a second time in one mapping", f"it is on line {tree.lines[below]} already")

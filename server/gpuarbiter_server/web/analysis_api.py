@@ -5,11 +5,13 @@ something needs more, see `guard`.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
-from fastapi import FastAPI, HTTPException, Query, Response
+from fastapi import FastAPI, HTTPException, Query, Request, Response
+from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
+from starlette.routing import BaseRoute, Match, Route
 
 from gpuarbiter_server.analysis.service import Analysis, AnalysisError
 from gpuarbiter_server.web import analysis_shapes as shapes
@@ -49,12 +51,23 @@ def make(
     _results(api, analysis)
     updates.add(api, config, update, guard)
 
+    @api.exception_handler(405)
+    async def not_allowed(request: Request, _error: Exception) -> Response:
+        """One path can have several routes, and FastAPI names the methods of one of them."""
+        return _not_allowed(request, api.routes)
+
     @api.get("/config")
     async def config_in_force() -> dict[str, Any]:
         """The settings of the analysis."""
         return dict(config())
 
     return api
+
+
+def _not_allowed(request: Request, routes: Iterable[BaseRoute]) -> Response:
+    here = (each for each in routes if isinstance(each, Route) and each.matches(request.scope)[0] is not Match.NONE)
+    allowed = sorted(method for route in here for method in route.methods or ())
+    return JSONResponse({"detail": "Method Not Allowed"}, 405, {"allow": ", ".join(allowed)})
 
 
 def _about(api: FastAPI, analysis: Analysis, *, prometheus_url: str, metrics: bool) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 from fastapi import FastAPI, HTTPException, Request, Security
 from fastapi.security import HTTPBearer
 
-from gpuarbiter_server.config import ConfigError
+from gpuarbiter_server.config import ConfigError, patch_schema
+from gpuarbiter_server.config.analysis import AnalysisSection
 from gpuarbiter_server.web.analysis_shapes import Updated
 from gpuarbiter_server.web.guard import REFUSALS, Guard
 
@@ -18,7 +19,9 @@ _BODY = {
     "requestBody": {
         "required": True,
         "description": "What changes in the section `analysis`, as a file says it; null gives a key its default back.",
-        "content": {"application/json": {"schema": {"type": "object"}, "example": {"thresholds": {"low": 30}}}},
+        "content": {
+            "application/json": {"schema": patch_schema(AnalysisSection), "example": {"thresholds": {"low": 30}}}
+        },
     }
 }
 _REFUSALS = {

@@ -8,7 +8,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuarbiter_server.config import Config, ConfigError, json_schema, load, merge_patch, restart_needed
+from gpuarbiter_server.config import Config, ConfigError, json_schema, load, merge_patch, patch_schema, restart_needed
+from gpuarbiter_server.config.analysis import AnalysisSection
 from gpuarbiter_server.config.keys import all_keys, value_at
 from gpuarbiter_server.config.model import merged
 from gpuarbiter_server.config.units import format_duration, format_size
@@ -208,6 +209,20 @@ class TestSchema:
         overrides = json_schema()["$defs"]["PolicyOverrides"]["properties"]
         assert set(overrides) == set(json_schema()["$defs"]["PolicySection"]["properties"])
         assert not any("default" in key for key in overrides.values())
+
+    def test_a_patch_says_what_it_likes_and_gives_defaults_back(self):
+        known = Config().analysis.model_dump()
+        schema = patch_schema(AnalysisSection)
+        assert schema["properties"].keys() == known.keys()
+        for name, key in schema["properties"].items():
+            said, null = key["anyOf"]
+            assert null == {"type": "null"}
+            assert (said.get("properties", {}).keys()) == (
+                known[name].keys() if isinstance(known[name], dict) else set()
+            )
+        assert schema["additionalProperties"] is False
+        low = schema["properties"]["thresholds"]["anyOf"][0]["properties"]["low"]["anyOf"][0]
+        assert (low["maximum"], "default" in low) == (100, False)
 
 
 def test_a_configuration_cannot_be_changed_in_place():

@@ -72,6 +72,13 @@ def test_json_with_tabs_is_read_too():
     assert parse(b'{\n\t"a": 1\n}', "x").value == {"a": 1}
 
 
+def test_a_character_that_json_escapes_in_two_halves_is_one():
+    assert parse('{"a": "\\ud83d\\ude00", "\\ud83d\\ude00": "\\ud83d"}', "a file").value == {
+        "a": "\U0001f600",
+        "\U0001f600": "\ud83d",
+    }
+
+
 @pytest.mark.parametrize("text", ['{\n\t"a": 1,\n\t"a": 2\n}', '{\n\t"a": NaN\n}', "{\n\t" + "[" * 100_000])
 def test_json_with_tabs_is_held_to_the_same(text: str):
     assert "not valid YAML" in only_problem(text)

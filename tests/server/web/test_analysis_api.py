@@ -261,6 +261,21 @@ async def test_nothing_but_a_run_can_be_asked_for():
                 assert (await site.ask(path, method))[0] == 405
 
 
+async def test_what_a_route_takes_is_told_to_who_asks_in_another_way():
+    async with served() as site:
+
+        def allowed(path: str) -> str | None:
+            connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=30)
+            connection.request("DELETE", path)
+            answer = connection.getresponse()
+            assert (answer.status, json.loads(answer.read())) == (405, {"detail": "Method Not Allowed"})
+            connection.close()
+            return answer.getheader("allow")
+
+        for path, methods in {"/analyze": "GET, POST", "/results": "GET", "/config/update": "POST"}.items():
+            assert await asyncio.to_thread(allowed, path) == methods
+
+
 async def test_a_change_is_handed_on_and_what_needs_a_restart_is_told():
     async with served() as site:
         assert await site.update('{"interval": "60s", "step": "10s"}', f"{JSON}; charset=utf-8") == (

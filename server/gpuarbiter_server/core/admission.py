@@ -30,9 +30,8 @@ def obstacle(gpu: Gpu, ticket: Ticket, *, refuse_when_stale: bool) -> WaitReason
         return WaitReason.GPU_UNHEALTHY
     if gpu.cordon is not None:
         return WaitReason.DRAINING
-    if gpu.exclusive or (gpu.shares and ticket.terms.exclusive):
-        waits_for_holders = all(share.unclaimed for share in gpu.shares.values())
-        return WaitReason.RECOVERY if waits_for_holders else WaitReason.GPU_BUSY
+    if gpu.shares and (ticket.terms.exclusive or gpu.exclusive):
+        return WaitReason.RECOVERY if gpu.waits_for_holders else WaitReason.GPU_BUSY
     if gpu.cooldown is not None:
         return WaitReason.COOLDOWN
     if gpu.awaiting_first or (refuse_when_stale and gpu.stale):

@@ -1,8 +1,11 @@
 """Why a request waits, what is in its way, and how long it may take: in words and for programs."""
 
 from collections.abc import Iterable
+from heapq import nsmallest
+from itertools import islice
 
 from gpuarbiter_server.core.admission import obstacle
+from gpuarbiter_server.core.leases import Lease
 from gpuarbiter_server.core.ledger import Gpu
 from gpuarbiter_server.core.model import WaitReason
 from gpuarbiter_server.core.state import State
@@ -65,18 +68,25 @@ def describe(reason: WaitReason, blockers: Iterable[BlockerView]) -> str:
 
 def blockers_of(gpus: Iterable[Gpu], state: State, now: float) -> tuple[BlockerView, ...]:
     """The leases on these GPUs, the oldest first, at most 8."""
-    found = {
-        (state.leases.live[lease_id].token, gpu.key): BlockerView(
-            lease_id=lease_id,
-            task_type=state.leases.live[lease_id].ticket.request.task_type,
-            client_id=state.leases.live[lease_id].ticket.key.identity.client_id,
-            gpu=gpu.key,
-            held=now - state.leases.live[lease_id].granted_at,
-        )
-        for gpu in gpus
-        for lease_id in list(gpu.shares)[:MOST_BLOCKERS]
-    }
-    return tuple(found[key] for key in sorted(found)[:MOST_BLOCKERS])
+    oldest = nsmallest(
+        MOST_BLOCKERS,
+        (
+            (state.leases.live[lease_id].token, gpu.key, lease_id)
+            for gpu in gpus
+            for lease_id in islice(gpu.shares, MOST_BLOCKERS)
+        ),
+    )
+    return tuple(_blocker(state.leases.live[lease_id], key, now) for _, key, lease_id in oldest)
+
+
+def _blocker(lease: Lease, gpu: str, now: float) -> BlockerView:
+    return BlockerView(
+        lease_id=lease.lease_id,
+        task_type=lease.ticket.request.task_type,
+        client_id=lease.ticket.key.identity.client_id,
+        gpu=gpu,
+        held=now - lease.granted_at,
+    )
 
 
 def facts_of(reason: WaitReason, blockers: tuple[BlockerView, ...]) -> dict[str, str]:
@@ -93,22 +103,22 @@ def facts_of(reason: WaitReason, blockers: tuple[BlockerView, ...]) -> dict[str,
     return facts
 
 
-def estimated_wait(state: State, ticket: Ticket, position: int, now: float) -> float | None:
+def estimated_wait(ticket: Ticket, position: int, blockers: Iterable[BlockerView]) -> float | None:
     """A guess from recent holds, in seconds; None when there is nothing to guess from.
 
     Each candidate serves one at a time: what is left of the longest-held leases, and a typical hold for
-    each turn before this one.
+    each turn before this one. blockers: the leases that are held longest.
     """
-    holds = [hold for gpu in ticket.gpus if (hold := gpu.stats.typical_hold()) is not None]
+    holds = [hold for gpu in ticket.gpus if (hold := gpu.stats.typical_hold) is not None]
     if not holds:
         return None
     typical = sum(holds) / len(holds)
-    held = max((b.held for b in blockers_of(ticket.gpus, state, now)), default=typical)
+    held = max((blocker.held for blocker in blockers), default=typical)
     turns = (position - 1) // max(1, len(ticket.gpus) // ticket.request.gpu.count)
     return max(0.0, typical - held) + turns * typical
 
 
 def retry_after(gpus: Iterable[Gpu]) -> float:
     """When trying again has a chance, in seconds: a typical hold, or one second."""
-    holds = [hold for gpu in gpus if (hold := gpu.stats.typical_hold()) is not None]
+    holds = [hold for gpu in gpus if (hold := gpu.stats.typical_hold) is not None]
     return max(_LEAST_RETRY, min(holds)) if holds else _DEFAULT_RETRY

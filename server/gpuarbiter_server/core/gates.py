@@ -7,6 +7,7 @@ a closed gate costs nothing. Each gate keeps what it parked in the order of the 
 
 from collections import Counter
 from collections.abc import Hashable
+from itertools import islice
 from typing import TypeVar
 
 from gpuarbiter_server.core.model import Identity, WaitReason
@@ -164,11 +165,12 @@ class Gates:
         return [ticket for gate in gates for ticket in gate.parked()]
 
     def _unavailable(self, ticket: Ticket) -> Gate | None:
+        count = ticket.request.gpu.count
+        in_service = (gpu for gpu in ticket.gpus if gpu.lost is None and gpu.cordon is None)
+        if len(tuple(islice(in_service, count))) == count:
+            return None
         healthy = sum(gpu.lost is None for gpu in ticket.gpus)
-        if healthy < ticket.request.gpu.count:
-            return self.unhealthy
-        in_service = sum(gpu.lost is None and gpu.cordon is None for gpu in ticket.gpus)
-        return self.draining if in_service < ticket.request.gpu.count else None
+        return self.draining if healthy >= count else self.unhealthy
 
     def _limits(self, ticket: Ticket, settings: Settings) -> list[tuple[LimitGate, int]]:
         """The limits that this ticket is under, as they are now, where anyone is under them."""

@@ -35,7 +35,7 @@ def tell(state: State, ticket: Ticket, now: float) -> Place:
             position,
             longest,
             reason,
-            estimated_wait(state, ticket, position, now),
+            estimated_wait(ticket, position, blockers),
             describe(reason, blockers),
             blockers,
         )

@@ -18,11 +18,13 @@ def percentile(values: list[float], share: float) -> float | None:
 class GpuStats:
     """Waits and holds in seconds, and counts since the start."""
 
-    __slots__ = ("_holds", "_waits", "declined", "granted", "timed_out", "watchdog")
+    __slots__ = ("_holds", "_waits", "declined", "granted", "timed_out", "typical_hold", "watchdog")
 
     def __init__(self) -> None:
         self._waits: deque[float] = deque(maxlen=_KEPT)
         self._holds: deque[float] = deque(maxlen=_KEPT)
+        # The median hold; None before the first lease ended.
+        self.typical_hold: float | None = None
         self.granted = 0
         self.declined = 0
         self.timed_out = 0
@@ -36,10 +38,7 @@ class GpuStats:
     def held(self, seconds: float) -> None:
         """A lease ended after this hold."""
         self._holds.append(seconds)
-
-    def typical_hold(self) -> float | None:
-        """The median hold; None before the first lease ended."""
-        return percentile(list(self._holds), 0.5)
+        self.typical_hold = percentile(list(self._holds), 0.5)
 
     def view(self) -> StatsView:
         """A frozen copy."""

@@ -5,6 +5,7 @@ and `ready` those that no gate keeps back, for the scheduler, which only ever lo
 """
 
 import heapq
+from collections import Counter
 from collections.abc import Iterator
 
 from gpuarbiter_server.core.ticket import Entry, Gate, Lane, Ticket
@@ -15,6 +16,8 @@ class WaitQueue:
 
     def __init__(self) -> None:
         self._lanes: dict[frozenset[str], Lane] = {}
+        # By the key of a GPU, of those that have any.
+        self._lengths: Counter[str] = Counter()
         self._size = 0
 
     def __len__(self) -> int:
@@ -35,6 +38,7 @@ class WaitQueue:
         ticket.entry = (order, ticket.number, ticket)
         lane.tickets.add(ticket.entry)
         lane.ready.add(ticket.entry)
+        self._lengths.update(keys)
         self._size += 1
 
     def remove(self, ticket: Ticket) -> None:
@@ -46,6 +50,7 @@ class WaitQueue:
         else:
             ticket.gate.drop(entry)
         ticket.entry = ticket.lane = ticket.gate = None
+        self._lengths.subtract(lane.keys)
         self._size -= 1
         if not lane.tickets:
             del self._lanes[lane.keys]
@@ -77,7 +82,7 @@ class WaitQueue:
 
     def length(self, key: str) -> int:
         """Tickets that have this GPU among their candidates."""
-        return sum(len(lane.tickets) for lane in self._lanes.values() if key in lane.keys)
+        return self._lengths[key]
 
     def in_order(self) -> Iterator[Ticket]:
         """All tickets, in the order of the queue."""

@@ -79,16 +79,19 @@ class GpuArbiterService:
         request: pb.SnapshotRequest = await _checked(message, context)
         interval = convert_in.optional_seconds(request, "min_interval") or _DEFAULT_INTERVAL
         wanted = self._snapshots.wanted(request, caller_of(context))
+        seen: int | None = None
         while True:
             try:
-                rendered = self._snapshots.render(wanted)
+                rendered = self._snapshots.render(wanted, after=seen)
             except ArbiterError as error:
                 await abort(context, error)
             await context.write(rendered.message)
             if not request.watch:
                 return
+            seen = rendered.revision
             await asyncio.sleep(interval)
-            await self._runtime.changed_since(rendered.revision)
+            await self._runtime.changed_since(seen)
+            await self._snapshots.turn()
 
     async def _ask(self, message: Request, context: Context, make: Make) -> Any:
         """Has the core answer a unary call."""

@@ -1,6 +1,7 @@
 """Snapshot: what the arbiter knows, once or as it changes."""
 
 import asyncio
+import itertools
 import time
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 from gpuarbiter.v1 import admin_pb2, lease_pb2, snapshot_pb2
 from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
 from gpuarbiter_server.api.convert_out import Converter
-from gpuarbiter_server.core.events import GpuFailed, ReadingTaken
+from gpuarbiter_server.api.snapshots import Snapshots
+from gpuarbiter_server.core.events import Caller, GpuFailed, ReadingTaken
 from gpuarbiter_server.core.model import GpuProcess, GpuReading, ProcessId
+from gpuarbiter_server.runtime.about import About
 from support.messages import GIB, acquire, holder, release, seconds
 from support.refusals import refusal
 from support.server import NODE, VERSION, InProcess, serving
@@ -244,3 +247,38 @@ async def test_who_does_not_read_skips_states_and_holds_nobody_up():
         call.cancel()
         for each in waiting:
             each.cancel()
+
+
+async def test_a_watcher_may_be_told_what_another_was_told_a_moment_ago_and_who_asks_once_the_newest():
+    async with serving() as arbiter:
+        kept = Snapshots(arbiter.runtime, Converter(NODE, arbiter.clock), About("instance-1", VERSION, 0.0))
+        wanted = kept.wanted(pb.SnapshotRequest(), Caller())
+        first = kept.render(wanted)
+        _, lease = await arbiter.granted(acquire())
+        second = kept.render(wanted)
+        assert second.revision > first.revision
+        await arbiter.stub.Release(release(lease))
+        assert kept.render(wanted, after=first.revision) is second, "made a moment ago, and news to this watcher"
+        third = kept.render(wanted, after=second.revision)
+        assert third.revision == arbiter.runtime.revision > second.revision
+        assert kept.render(wanted) is third
+
+
+async def test_watchers_who_wake_at_once_let_others_in_between():
+    async with serving() as arbiter:
+        kept = Snapshots(arbiter.runtime, Converter(NODE, arbiter.clock), About("instance-1", VERSION, 0.0))
+        told: list[str] = []
+
+        async def watcher(number: int) -> None:
+            await kept.turn()
+            told.append(f"watcher {number}")
+
+        async def others() -> None:
+            while len([who for who in told if who != "another"]) < 3:
+                told.append("another")
+                await asyncio.sleep(0)
+
+        await asyncio.gather(*(watcher(number) for number in range(3)), others())
+        turns = [told.index(f"watcher {number}") for number in range(3)]
+        assert turns == sorted(turns)
+        assert all("another" in told[a:b] for a, b in itertools.pairwise(turns))

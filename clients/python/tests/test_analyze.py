@@ -79,6 +79,16 @@ def test_with_now_it_looks_first_and_with_low_it_shows_only_those(site: Site, ca
     assert [each["gpu_id"] for each in json.loads(capsys.readouterr().out)] == ["gpu:1"]
 
 
+def test_the_source_can_be_made_sure_of(site: Site, capsys: pytest.CaptureFixture[str]):
+    assert main(["analyze", "--url", site.url, "--source", "own", "--json"]) == 0
+    assert main(["analyze", "--url", site.url, "--source", "prometheus", "--now"]) == 1
+    said = capsys.readouterr()
+    assert "goes by own samples, not by Prometheus: analysis.prometheus.url decides" in said.err
+    assert site.asked == ["GET /health", "GET /results", "GET /health"]
+    site.answers["GET /health"] = (200, HEALTH | {"source": "Prometheus"})
+    assert main(["analyze", "--url", site.url, "--source", "prometheus"]) == 0
+
+
 def test_a_run_that_failed_is_told_and_what_is_stale_is_shown_as_that(site: Site, capsys: pytest.CaptureFixture[str]):
     site.answers["POST /analyze"] = (503, {"status": "failed", "message": "it is\x1b[2J gone"})
     site.answers["GET /health"] = (200, HEALTH | {"stale": True, "error": "gone"})

@@ -50,8 +50,7 @@ class Prometheus:
         # One answer at a time: threads that read several leave the loop one turn in so many.
         self._reading = asyncio.Lock()
         self._turns = asyncio.Semaphore(max_workers)
-        # What the environment says of proxies is meant for the internet.
-        self._client = httpx.AsyncClient(base_url=url, timeout=timeout, trust_env=False)
+        self._client = client(url, timeout)
 
     async def windows(self) -> list[GpuWindow]:
         """Every GPU that has samples in the window that ends now; SourceError when a query fails."""
@@ -95,6 +94,14 @@ class Prometheus:
                 if len(body) > _MOST_BYTES:
                     raise SourceError(f"the answer to {query['query']} has more than {_MOST_BYTES >> 20} MiB")
         return bytes(body)
+
+
+def client(url: str, timeout: float) -> httpx.AsyncClient:
+    """A client of this address alone. The password is kept out of what it says of itself, such as log lines."""
+    address = httpx.URL(url)
+    auth = httpx.BasicAuth(address.username, address.password) if address.userinfo else None
+    # What the environment says of proxies is meant for the internet.
+    return httpx.AsyncClient(base_url=address.copy_with(userinfo=b""), auth=auth, timeout=timeout, trust_env=False)
 
 
 def _series(body: bytes, query: str) -> list[Series]:

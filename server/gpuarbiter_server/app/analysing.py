@@ -14,7 +14,8 @@ from gpuarbiter_server.analysis.own import OwnSamples
 from gpuarbiter_server.analysis.service import Analysis, Settings
 from gpuarbiter_server.analysis.sources import Source
 from gpuarbiter_server.config import Config
-from gpuarbiter_server.config.analysis import AnalysisSection, without_password
+from gpuarbiter_server.config.analysis import AnalysisSection
+from gpuarbiter_server.config.masks import without_password
 from gpuarbiter_server.core.census import Census
 from gpuarbiter_server.core.events import ReadingTaken
 from gpuarbiter_server.core.model import GpuSpec
@@ -142,11 +143,12 @@ def _prometheus(section: AnalysisSection) -> Source:
     """Imported here: httpx takes its time, and few have use for it."""
     from gpuarbiter_server.analysis.prometheus import Prometheus
 
+    window, step = section.prometheus_span()
     return Prometheus(
         section.prometheus.url,
         selector=section.prometheus.selector,
-        window=section.time_window,
-        step=section.step,
+        window=window,
+        step=step,
         timeout=section.prometheus.timeout,
         max_workers=section.max_workers,
         wall=wall,

@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import Field, PlainValidator, WithJsonSchema
+from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
 
 from gpuarbiter_server.config import kinds
-from gpuarbiter_server.config.problems import Fault
+from gpuarbiter_server.config.masks import MASK, MASKED, masked_by, without_password
+from gpuarbiter_server.config.problems import Fault, Rejection
 from gpuarbiter_server.config.sections import Section, live, restart
-from gpuarbiter_server.config.units import format_duration
+from gpuarbiter_server.config.state import AUTO
+from gpuarbiter_server.config.units import DURATION_PATTERN, format_duration
 
 _MOST_STEPS = 1000
 _MOST_RUNS = 1000
@@ -43,28 +45,46 @@ def _language(value: object) -> str:
 
 
 def _url(value: object) -> str:
-    allowed = "the address of a Prometheus, such as http://prometheus:9090, or an empty text"
-    if not isinstance(value, str) or not re.fullmatch(r"|https?://[!-~]{1,500}", value):
-        raise ValueError(allowed)
-    try:
-        parts = urlsplit(value)
-        _ = parts.port
-    except ValueError:
-        raise ValueError(allowed) from None
-    if value and (not parts.hostname or parts.query or parts.fragment):
+    if not isinstance(value, str) or not _is_url(value):
+        allowed = "the address of a Prometheus, such as http://prometheus:9090, or an empty text"
+        if MASK in str(value):
+            allowed += f"; {MASK} stands for a password that is not shown: write it, or leave the key out"
+        if "@" in str(value):
+            # There may be a password before it.
+            raise Rejection([Fault((), None, allowed, wrong="not allowed")])
         raise ValueError(allowed)
     return value.rstrip("/")
+
+
+def _is_url(text: str) -> bool:
+    if not text:
+        return True
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        return False
+    plain = re.fullmatch(r"https?://[!-~]{1,500}", text) is not None
+    return plain and bool(parts.hostname) and not parts.query and not parts.fragment
+
+
+def _span(value: object) -> float | None:
+    if value == AUTO:
+        return None
+    try:
+        return kinds.longer_than_zero(value)
+    except ValueError as error:
+        raise ValueError(f"{AUTO}, or {error}") from None
+
+
+def _format_span(seconds: float | None) -> str:
+    return AUTO if seconds is None else format_duration(seconds)
 
 
 def _selector(value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"\{[^\r\n]{0,500}\}", value):
         raise ValueError('a selector of Prometheus in braces, such as {pod!=""}; {} for every GPU')
     return value
-
-
-def without_password(url: str) -> str:
-    """A URL as it can be shown."""
-    return re.sub(r"//[^/@]*@", "//…@", url)
 
 
 Points = Annotated[
@@ -94,8 +114,16 @@ Workers = Annotated[
 Url = Annotated[
     str,
     PlainValidator(_url),
+    masked_by(without_password),
     WithJsonSchema({"type": "string", "pattern": "^(|https?://.+)$"}),
     kinds.Kind("http:// or https:// address"),
+]
+Span = Annotated[
+    float | None,
+    PlainValidator(_span),
+    PlainSerializer(_format_span),
+    WithJsonSchema({"anyOf": [{"enum": [AUTO]}, {"type": "string", "pattern": DURATION_PATTERN}]}),
+    kinds.Kind("auto or duration"),
 ]
 Selector = Annotated[
     str, PlainValidator(_selector), WithJsonSchema({"type": "string", "pattern": r"^\{.*\}$"}), kinds.Kind("selector")
@@ -127,6 +155,8 @@ class PrometheusSection(Section):
 
     url: Url = restart("", "Its address; empty: the node's own samples. May hold `user:password@`.")
     selector: Selector = restart('{pod!=""}', "Which series of the exporters count; `{}`: all.")
+    window: Span = restart(None, "What a run looks at there. auto: analysis.time_window.")
+    step: Span = restart(None, "The step of its range queries. auto: analysis.step.")
     timeout: kinds.PositiveDuration = restart(10.0, "How long one query may take.")
 
 
@@ -149,9 +179,11 @@ class AnalysisSection(Section):
 
     def shown(self) -> dict[str, Any]:
         """All of it as a file would say it, without secrets."""
-        tree = self.model_dump(by_alias=True)
-        tree["prometheus"]["url"] = without_password(self.prometheus.url)
-        return tree
+        return self.model_dump(by_alias=True, context=MASKED)
+
+    def prometheus_span(self) -> tuple[float, float]:
+        """The window and the step of the queries to a Prometheus, in seconds."""
+        return self.prometheus.window or self.time_window, self.prometheus.step or self.step
 
 
 def analysis_faults(section: AnalysisSection) -> Iterator[Fault]:
@@ -161,6 +193,14 @@ def analysis_faults(section: AnalysisSection) -> Iterator[Fault]:
             ("analysis", "time_window"),
             format_duration(section.time_window),
             f"1 to {_MOST_STEPS} times analysis.step",
+        )
+    window, step = section.prometheus_span()
+    has_own = section.prometheus.window or section.prometheus.step
+    if has_own and not step <= window <= step * _MOST_STEPS:
+        yield Fault(
+            ("analysis", "prometheus", "window"),
+            format_duration(window),
+            f"1 to {_MOST_STEPS} times analysis.prometheus.step",
         )
     limits = section.thresholds
     if not limits.idle <= limits.low <= limits.high:

@@ -75,7 +75,8 @@ def _whole(low: int, high: int) -> Callable[[object], int]:
     return check
 
 
-def _longer_than_zero(value: object) -> float:
+def longer_than_zero(value: object) -> float:
+    """A duration that is one; ValueError where it is none."""
     seconds = parse_duration(value)
     if not seconds:
         raise ValueError("a duration longer than 0s")
@@ -229,7 +230,7 @@ Duration = Annotated[
 ]
 PositiveDuration = Annotated[
     float,
-    PlainValidator(_longer_than_zero),
+    PlainValidator(longer_than_zero),
     _duration_text,
     WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN}),
     Kind("duration"),

@@ -11,6 +11,7 @@ from typing import Any
 from gpuarbiter_server.config import tree
 from gpuarbiter_server.config.keys import all_keys, value_at
 from gpuarbiter_server.config.layers import Layer, Stack
+from gpuarbiter_server.config.masks import unmasked
 from gpuarbiter_server.config.model import Config
 from gpuarbiter_server.config.problems import dotted
 from gpuarbiter_server.config.sections import Section
@@ -43,15 +44,17 @@ def merge_patch(config: Config, patch_yaml: str) -> Config:
     """The configuration with a change: a YAML merge patch (RFC 7386) on its file form.
 
     A key that is set to null has its default again; a task type, none of its own. An empty patch changes
-    nothing.
+    nothing, and neither does a secret as it is shown.
 
     Raises:
         ConfigError: with every problem; nothing is changed then.
     """
-    stack = Stack()
-    stack.add(Layer(_IN_FORCE, config.file_form(), {}))
+    in_force = config.file_form()
     read = tree.parse(patch_yaml, _PATCH)
-    stack.add(Layer(_PATCH, read.value, read.lines), read.problems)
+    said = unmasked(read.value, config.file_form(masked=True), in_force)
+    stack = Stack()
+    stack.add(Layer(_IN_FORCE, in_force, {}))
+    stack.add(Layer(_PATCH, said, read.lines), read.problems)
     return stack.config()
 
 

@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from gpuarbiter_server.config import kinds, listen
 from gpuarbiter_server.config.analysis import AnalysisSection, analysis_faults
 from gpuarbiter_server.config.gpus import AutoGpus, Gpus
+from gpuarbiter_server.config.masks import MASKED
 from gpuarbiter_server.config.problems import Fault, Path, Rejection
 from gpuarbiter_server.config.sections import (
     CORE,
@@ -151,15 +152,18 @@ class Config(Section):
             policies=MappingProxyType({name: self.policy(name).core() for name in self.policies}),
         )
 
-    def file_form(self) -> dict[str, Any]:
-        """Every key as a file would say it; the policies say only what differs from `defaults` on purpose."""
-        tree = self.model_dump(by_alias=True)
+    def file_form(self, *, masked: bool = False) -> dict[str, Any]:
+        """Every key as a file would say it; the policies say only what differs from `defaults` on purpose.
+
+        masked: without secrets.
+        """
+        tree = self.model_dump(by_alias=True, context=MASKED if masked else None)
         tree["policies"] = {name: policy.said() for name, policy in self.policies.items()}
         return tree
 
     def to_yaml(self) -> str:
-        """The whole configuration in force as a file, which loads to the same."""
-        return yaml.safe_dump(self.file_form(), sort_keys=False, allow_unicode=True)
+        """The whole configuration in force as a file, which loads to the same; but it has no secrets."""
+        return yaml.safe_dump(self.file_form(masked=True), sort_keys=False, allow_unicode=True)
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Config":

@@ -28,6 +28,8 @@ _LEVELS = {
 }
 _NAMES = {level: logging.getLevelName(level) for level in (logging.DEBUG, logging.INFO, logging.WARNING)}
 
+# Libraries that log at info what is a detail to us, such as each request that they make.
+_TALKATIVE = ("httpx",)
 # Loggers that have a level of their own now.
 _told_apart: set[str] = set()
 
@@ -47,7 +49,8 @@ def configure(level: str, levels: Mapping[str, str] | None = None, form: str = "
     """
     root = logging.getLogger()
     root.setLevel(level.upper())
-    wanted = {_logger_name(module): name for module, name in (levels or {}).items()}
+    quieter = dict.fromkeys(_TALKATIVE, "warning") if level == "info" else {}
+    wanted = quieter | {_logger_name(module): name for module, name in (levels or {}).items()}
     for name in _told_apart - wanted.keys():
         logging.getLogger(name).setLevel(logging.NOTSET)
     for name, own in wanted.items():

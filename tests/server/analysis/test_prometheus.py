@@ -1,6 +1,7 @@
 """What is asked of a Prometheus, and what becomes of answers that are none."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 from urllib.parse import parse_qs
@@ -36,6 +37,35 @@ def asked(request: httpx.Request) -> dict[str, str]:
 
 def answer(*result: dict[str, Any]) -> httpx.Response:
     return httpx.Response(200, json={"status": "success", "data": {"resultType": "matrix", "result": list(result)}})
+
+
+async def test_a_password_is_sent_and_not_said(caplog: pytest.LogCaptureFixture):
+    sent: list[str] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        sent.append(request.headers["authorization"])
+        return answer()
+
+    for url, expected in (
+        ("http://us%3Aer:s%40cret@prometheus:9090/prefix", httpx.BasicAuth("us:er", "s@cret")),
+        ("http://token@prometheus:9090", httpx.BasicAuth("token", "")),
+    ):
+        made = prometheus.client(url, 1.0)
+        made._transport = httpx.MockTransport(handler)
+        with caplog.at_level(logging.DEBUG):
+            asked = await made.post("/api/v1/query_range")
+        assert sent.pop() == expected._auth_header
+        assert "@" not in str(asked.request.url)
+        await made.aclose()
+    assert "HTTP Request" in caplog.text
+    assert "cret" not in caplog.text
+
+
+async def test_an_address_without_a_password_is_asked_without_one():
+    made = prometheus.client("http://prometheus:9090/prefix", 1.0)
+    made._transport = httpx.MockTransport(lambda request: httpx.Response(200, text=str(request.headers)))
+    assert "authorization" not in (await made.get("/")).text
+    await made.aclose()
 
 
 async def test_each_metric_is_asked_for_once_whatever_the_number_of_gpus_and_not_all_at_a_time():

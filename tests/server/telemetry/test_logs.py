@@ -182,6 +182,18 @@ def test_a_module_can_have_a_level_of_its_own_and_lose_it_again(capsys: pytest.C
     assert said == ["store.journal: first", "other.library: first", "api: second", "events: GRANTED"]
 
 
+def test_libraries_that_tell_every_detail_are_asked_for_it(capsys: pytest.CaptureFixture[str]):
+    with written("info"):
+        logging.getLogger("httpx").info("a request")
+        logging.getLogger("httpx").warning("a warning")
+        logs.configure("debug")
+        logging.getLogger("httpx").info("a detail")
+        logs.configure("error")
+        logging.getLogger("httpx").warning("another")
+    said = [each.split(" ", 1)[1] for each in capsys.readouterr().err.splitlines()]
+    assert said == ["WARNING httpx: a warning", "INFO httpx: a detail"]
+
+
 def test_what_nobody_wants_to_read_is_not_made(capsys: pytest.CaptureFixture[str]):
     def never() -> None:
         raise AssertionError("it was made")

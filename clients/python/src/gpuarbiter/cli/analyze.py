@@ -14,13 +14,17 @@ from gpuarbiter.cli import exit_codes, kinds
 from gpuarbiter.cli.output import Messages
 
 ARBITER = False
-MORE_EXIT_CODES = {"1": "nobody answers, or the run failed; with results that are stale they are shown all the same"}
+MORE_EXIT_CODES = {
+    "1": "nobody answers, or the run failed, or its source is another; results that are stale are shown all the same"
+}
 EXAMPLES = (
     ("gpu-arbiter analyze", "the last run"),
     ("gpu-arbiter analyze --now --low", "look now, and show who hardly uses what is held"),
     ("gpu-arbiter analyze --json | jq '.[] | select(.status == \"idle\").gpu_id'", "for programs"),
 )
 _DEFAULT = "http://127.0.0.1:9402"
+# What the arbiter calls them.
+_SOURCES = {"own": "own samples", "prometheus": "Prometheus"}
 _OK, _FAILED = 200, 503
 _COLUMNS = ("GPU", "NAMESPACE", "POD", "UTIL", "MEMORY", "POWER", "SCORE", "STATUS", "JUDGED", "SURE", "WHY")
 _NONE = "-"
@@ -39,6 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help=f"the arbiter's HTTP side (default: {_DEFAULT})",
     )
+    parser.add_argument(
+        "--source",
+        choices=_SOURCES,
+        help="show it only if the figures come from there: the arbiter's own samples, or its Prometheus",
+    )
     parser.add_argument("--now", action="store_true", help="look first, instead of showing the last run")
     parser.add_argument("--low", action="store_true", help="only GPUs that score below the low threshold")
 
@@ -53,6 +62,8 @@ def run(arguments: argparse.Namespace, messages: Messages) -> int:
 
 def _run(arguments: argparse.Namespace, messages: Messages) -> int:
     code = 0
+    if arguments.source is not None:
+        _refuse_another(arguments.url, _SOURCES[arguments.source])
     if arguments.now:
         asked = _ask(arguments.url, "/analyze", method="POST")
         if asked["status"] != "ok":
@@ -64,6 +75,15 @@ def _run(arguments: argparse.Namespace, messages: Messages) -> int:
         return code
     messages.result("\n\n".join(_text(results, _ask(arguments.url, "/health"))))
     return code
+
+
+def _refuse_another(url: str, wanted: str) -> None:
+    """An arbiter has one source, and its configuration says which: from here it can only be made sure of."""
+    source = _ask(url, "/health")["source"]
+    if source != wanted:
+        raise _NoAnswerError(
+            f"the analysis of {url} goes by {_clean(str(source))}, not by {wanted}: analysis.prometheus.url decides"
+        )
 
 
 def _ask(url: str, path: str, *, method: str = "GET") -> Any:

@@ -146,7 +146,7 @@ class Runtime:
         """Begins to let time pass, on this machine."""
         self._machine = machine
         if self._journal is not None:
-            self._journal.start(self.submit)
+            self._journal.start(self._told)
         self._set_timer()
 
     def hang_up(self) -> None:
@@ -188,6 +188,11 @@ class Runtime:
             await self._pending.until_settled()
 
     # -- a turn --
+
+    def _told(self, event: Event) -> None:
+        """The journal has news, for which somebody waits: a turn at once."""
+        self._inbox.append(event)
+        self._turn()
 
     def _turn(self) -> None:
         self._turn_planned = False

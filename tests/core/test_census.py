@@ -2,6 +2,7 @@
 
 from core.world import GIB, PATIENT, World, gpus, settings
 from gpuarbiter_server.core.census import Leases, Waiters
+from gpuarbiter_server.core.events import GpuFailed
 from gpuarbiter_server.core.model import LeaseState, ProcessId, WaitReason
 
 BOTH = frozenset({"gpu:0", "gpu:1"})
@@ -82,3 +83,25 @@ def test_leases_one_by_one_are_bounded() -> None:
     assert [len(census.lease_views(most)) for most in (0, 2, 5)] == [0, 2, 3]
     assert [gpu.spec.key for gpu in census.gpus()] == ["gpu:0"]
     assert census.nvml_up == world.snapshot().nvml_up
+
+
+def test_requests_and_leases_are_shown_one_by_one_up_to_a_number() -> None:
+    world = World(gpus(1), settings(policy=PATIENT))
+    world.acquire(client="first")
+    for number in range(3):
+        world.acquire(client=f"c{number}", priority=number)
+    census = world.arbiter.census(world.now)
+    assert [ticket.holder.client_id for ticket in census.ticket_views(2)] == ["c2", "c1"]
+    (lease,) = census.lease_views(5)
+    assert census.is_live(lease.lease_id)
+    assert not census.is_live("another")
+    assert (census.lease_count, census.queue_length, census.shutting_down, census.journal_fault) == (1, 3, False, "")
+
+
+def test_a_gpu_that_is_out_of_service_says_why() -> None:
+    world = World(gpus(1))
+    assert world.arbiter.census(world.now).gpus()[0].out_of_service == ""
+    world.drain("gpu:0", reason="a new fan")
+    assert world.arbiter.census(world.now).gpus()[0].out_of_service == "a new fan"
+    world.send(GpuFailed("gpu:0", "it fell off the bus"))
+    assert world.arbiter.census(world.now).gpus()[0].out_of_service == "it fell off the bus"

@@ -42,7 +42,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     with tempfile.TemporaryDirectory(prefix="gpu-arbiter-demo-") as folder, contextlib.ExitStack() as stack:
-        server, address = _start_arbiter(Path(folder))
+        server, address, console = _start_arbiter(Path(folder))
         if address is None:
             return server.wait()
         stack.callback(_end, server)
@@ -56,14 +56,14 @@ def main() -> int:
         ]
         stack.callback(_end, *workers)
         with contextlib.suppress(KeyboardInterrupt):
-            _show(address)
+            _show(address, console)
         print("\nending the workload, then the arbiter")
     print("done")
     return 0
 
 
-def _start_arbiter(folder: Path) -> tuple[subprocess.Popen[str], str | None]:
-    """Starts the arbiter; returns it and its address, or None when it could not start."""
+def _start_arbiter(folder: Path) -> tuple[subprocess.Popen[str], str | None, str]:
+    """Starts the arbiter; returns it with its address, or None when it could not start, and that of its console."""
     (folder / "config.yaml").write_text(CONFIG)
     gpus = "auto" if _driver_answers() else "sim:1x24GiB"
     print(f"starting gpu-arbiterd on {'the GPUs of this machine' if gpus == 'auto' else 'one simulated GPU'}")
@@ -86,9 +86,10 @@ def _start_arbiter(folder: Path) -> tuple[subprocess.Popen[str], str | None]:
     if found is None:
         server.wait()
         print((folder / "arbiter.log").read_text().strip(), file=sys.stderr)
-        return server, None
+        return server, None, ""
     print(line.strip())
-    return server, found[1]
+    http = re.search(r"http (\S+)", line)
+    return server, found[1], f"http://{http[1]}/console" if http else "off"
 
 
 def _driver_answers() -> bool:
@@ -101,7 +102,7 @@ def _driver_answers() -> bool:
     return done.returncode == 0
 
 
-def _show(address: str) -> None:
+def _show(address: str, console: str) -> None:
     """The live table, and the newest events below it."""
     events: deque[str] = deque(maxlen=_EVENTS_SHOWN)
     with Arbiter(address, client_id="demo-table") as arbiter:
@@ -109,12 +110,22 @@ def _show(address: str) -> None:
         clear = _CLEAR if sys.stdout.isatty() else "\n"
         with contextlib.suppress(ArbiterError):
             for snapshot in arbiter.watch(min_interval=_REFRESH_SECONDS):
-                print(f"{clear}{_page(address, snapshot, events)}", flush=True)
+                print(f"{clear}{_page(address, console, snapshot, events)}", flush=True)
 
 
-def _page(address: str, snapshot: snapshot_pb2.ArbiterSnapshot, events: deque[str]) -> str:
+def _page(address: str, console: str, snapshot: snapshot_pb2.ArbiterSnapshot, events: deque[str]) -> str:
     hint = f"grpcurl -plaintext {address} list    gpu-arbiter --address {address} snapshot    Ctrl-C ends"
-    return "\n".join([f"GpuArbiter at {address}    {hint}", "", render(snapshot), "", "latest events", *events])
+    return "\n".join(
+        [
+            f"GpuArbiter at {address}    {hint}",
+            f"in the browser: {console}",
+            "",
+            render(snapshot),
+            "",
+            "latest events",
+            *events,
+        ]
+    )
 
 
 def _collect(arbiter: Arbiter, events: deque[str]) -> None:

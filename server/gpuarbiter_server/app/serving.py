@@ -19,6 +19,7 @@ from gpuarbiter_server.api.server import GrpcServer
 from gpuarbiter_server.api.service import GpuArbiterService
 from gpuarbiter_server.app import gpus, holders
 from gpuarbiter_server.app.analysing import Analysing
+from gpuarbiter_server.app.console import Console
 from gpuarbiter_server.app.keeping import Kept, keep
 from gpuarbiter_server.app.listening import Addresses, take
 from gpuarbiter_server.app.observing import known, lag_of_the_loop, observe
@@ -158,6 +159,7 @@ async def _assemble(
         analysing.configure(new)
 
     live_config = LiveConfig(config, runtime, on_change=reconfigured)
+    console = Console(config, runtime, observing.history, about, analysing.service)
     attestation = holders.attestation(config)
     intake = Intake(holders.prover(machine, attestation))
     service = GpuArbiterService(runtime, intake, Converter(config.node_name(), monotonic), about)
@@ -171,6 +173,7 @@ async def _assemble(
         page if config.telemetry.metrics else None,
         lambda: readiness.missing,
         analysing.application(live_config, Guard(kept.admin_token)),
+        console.routes(),
     )
     taken = take(config, grpc_server, stack)
     if beginning.recover is not None:
@@ -181,6 +184,7 @@ async def _assemble(
     _in_background(readiness.announce(grpc_server.announce), stack)
     _in_background(lag_of_the_loop(metrics.observe_lag), stack)
     analysing.start(stack)
+    console.start(stack)
     if attestation is not None:
         await holders.start_attestation(attestation, stack)
     sampler.start()

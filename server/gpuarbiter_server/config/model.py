@@ -22,6 +22,7 @@ from gpuarbiter_server.config.problems import Fault, Path, Rejection
 from gpuarbiter_server.config.sections import (
     CORE,
     AuthSection,
+    ConsoleSection,
     HistorySection,
     JournalSection,
     LimitsSection,
@@ -111,6 +112,7 @@ class Config(Section):
     history: HistorySection = Field(default_factory=HistorySection)
     telemetry: TelemetrySection = Field(default_factory=TelemetrySection)
     analysis: AnalysisSection = Field(default_factory=AnalysisSection)
+    console: ConsoleSection = Field(default_factory=ConsoleSection)
     shutdown_grace: kinds.Duration = live(
         5.0, "How long holders may still renew and release after the arbiter was told to stop."
     )

@@ -63,7 +63,7 @@ class Listen(Section):
         "Unix socket of the gRPC API. auto: `$XDG_RUNTIME_DIR/gpu-arbiter/arbiter.sock`; without that variable "
         "`/run/gpu-arbiter/arbiter.sock` for root, `/tmp/gpu-arbiter-UID/arbiter.sock` for others.",
     )
-    http: listen.TcpAddress = restart("127.0.0.1:9402", "TCP address of metrics, health and analysis.")
+    http: listen.TcpAddress = restart("127.0.0.1:9402", "TCP address of metrics, health, analysis and console.")
 
     def grpc_address(self) -> listen.Address | None:
         """None where it is off."""
@@ -210,6 +210,12 @@ class AuthSection(Section):
         "first start; without a journal there is one for this run alone, which nobody knows. `GPU_ARBITER_ADMIN_TOKEN` "
         "in the environment is the token itself, and wins.",
     )
+
+
+class ConsoleSection(Section):
+    """The web console: `/console` at the address of listen.http."""
+
+    enabled: kinds.Flag = restart(True, "Whether it is served.")
 
 
 class JournalSection(Section):

@@ -8,9 +8,9 @@ from itertools import islice
 from typing import NamedTuple
 
 from gpuarbiter_server.core.model import LeaseState, WaitReason
-from gpuarbiter_server.core.snapshots import gpu_view, lease_view
+from gpuarbiter_server.core.snapshots import gpu_view, lease_view, ticket_view
 from gpuarbiter_server.core.state import State
-from gpuarbiter_server.core.views import GpuView, LeaseView
+from gpuarbiter_server.core.views import GpuView, LeaseView, TicketView
 
 # What a task type is called; several may share a name.
 Name = Callable[[str], str]
@@ -64,6 +64,34 @@ class Census:
         """Live leases one by one, so many at most."""
         leases = islice(self._state.leases.live.values(), most)
         return tuple(lease_view(self._state, lease, self.now) for lease in leases)
+
+    def ticket_views(self, most: int) -> tuple[TicketView, ...]:
+        """Waiting requests one by one, in the order of the queue, so many at most."""
+        return tuple(ticket_view(self._state, ticket) for ticket in islice(self._state.queue.in_order(), most))
+
+    def is_live(self, lease_id: str) -> bool:
+        """Whether there is such a lease."""
+        return lease_id in self._state.leases.live
+
+    @property
+    def lease_count(self) -> int:
+        """Live leases."""
+        return len(self._state.leases.live)
+
+    @property
+    def queue_length(self) -> int:
+        """Waiting requests."""
+        return len(self._state.queue)
+
+    @property
+    def shutting_down(self) -> bool:
+        """Whether the arbiter takes no new requests."""
+        return self._state.shutting_down
+
+    @property
+    def journal_fault(self) -> str:
+        """Why nothing can be granted for want of a journal; empty while it can be written."""
+        return self._state.journal.fault or ""
 
     def leases(self, name: Name) -> list[Leases]:
         """Live leases, counted; one on several GPUs counts on each."""

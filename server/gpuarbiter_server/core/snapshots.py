@@ -75,6 +75,7 @@ def gpu_view(state: State, gpu: Gpu, now: float) -> GpuView:
         stats=gpu.stats.view(),
         cooldown_remaining=gpu.cooldown.remaining(now) if gpu.cooldown else None,
         owners=gpu.owners(),
+        out_of_service=gpu.lost or gpu.cordon or "",
     )
 
 

@@ -119,6 +119,8 @@ class GpuView:
     cooldown_remaining: float | None
     # The lease that each process on the GPU belongs to.
     owners: tuple[tuple[ProcessId, str], ...]
+    # Why it is out of service: what the driver or the operator said; empty while it is in service.
+    out_of_service: str
 
 
 @dataclass(frozen=True, slots=True)

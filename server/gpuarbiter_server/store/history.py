@@ -11,6 +11,7 @@ import sys
 from bisect import bisect_right
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
+from itertools import islice, takewhile
 from pathlib import Path
 
 from gpuarbiter_server.core.effects import Recorded
@@ -72,18 +73,28 @@ class History:
             self._published(event.sequence, [event])
 
     def after(self, sequence: int, *, since: float = 0.0, limit: int = 0) -> AsyncGenerator[HistoryEvent]:
-        """The kept events with a greater number, from a time on; at most `limit` (0: all). None that come later."""
+        """The kept events with a greater number, from a time on; at most `limit` (0: all). None that come later.
+
+        A negative number counts from the end: so many of the last.
+        """
         return self._read(sequence, since, limit, follow=False)
 
     def follow(self, sequence: int, *, since: float = 0.0, limit: int = 0) -> AsyncGenerator[HistoryEvent]:
         """The same, and then what is to come: without end, or until there were `limit`."""
         return self._read(sequence, since, limit, follow=True)
 
+    def newest(self, sequence: int, most: int) -> list[HistoryEvent]:
+        """Those with a greater number that are in memory, the last of them, oldest first; waits for nothing."""
+        newer = takewhile(lambda event: event.sequence > sequence, reversed(self._newest))
+        return list(islice(newer, most))[::-1]
+
     async def _read(self, sequence: int, since: float, limit: int, *, follow: bool) -> AsyncGenerator[HistoryEvent]:
         if self._writer is not None:
             # What was observed before is in the answer.
             await self._writer.settled()
         end = self._shown
+        if sequence < 0:
+            sequence = max(0, end + sequence)
         left = limit or sys.maxsize
         while follow or sequence < end:
             if sequence >= self._shown:

@@ -1,7 +1,7 @@
-"""The HTTP side: /healthz, /readyz, /metrics, and what the analysis answers. What is not there answers 404."""
+"""The HTTP side: /healthz, /readyz, /metrics, the console, and what the analysis answers. The rest answers 404."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from starlette.applications import Starlette
@@ -25,11 +25,17 @@ class Page(Protocol):
         """The parts."""
 
 
-def create(page: Page | None, ready: Callable[[], str | None], analysis: ASGIApp | None = None) -> Starlette:
+def create(
+    page: Page | None,
+    ready: Callable[[], str | None],
+    analysis: ASGIApp | None = None,
+    console: Iterable[BaseRoute] = (),
+) -> Starlette:
     """The application.
 
     page: the metrics, as OpenMetrics or in the classic format; None: there is no /metrics. ready: None when
     requests are served, otherwise what is missing. analysis: what answers its routes; None: they are not there.
+    console: its routes.
     """
 
     async def healthz(_request: Request) -> Response:
@@ -59,6 +65,6 @@ def create(page: Page | None, ready: Callable[[], str | None], analysis: ASGIApp
     if analysis is not None:
         routes += [Route(path, analysis) for path in (*ANALYSIS_PATHS, *_DOCS_PATHS)]
         routes.append(Route(_DOCS_ASSETS + "/{name}", analysis))
-    application = Starlette(routes=routes)
+    application = Starlette(routes=[*routes, *console])
     application.router.redirect_slashes = False
     return application

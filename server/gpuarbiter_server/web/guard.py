@@ -17,6 +17,8 @@ from starlette.requests import Request
 
 _MOST_BYTES = 64 * 1024
 _SCHEME = "bearer"
+# Another port of this machine is elsewhere, too; `none`: typed by a person, or from no browser.
+_OF_HERE = ("same-origin", "none")
 _ASK = {"WWW-Authenticate": 'Bearer realm="gpu-arbiter"'}
 # What /openapi.json says of such a route.
 REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -41,7 +43,7 @@ class Guard:
         Raises:
             HTTPException: it may not, or says something else; with why, and what to do.
         """
-        _refuse_strangers(request)
+        refuse_strangers(request, "changes are")
         self._refuse_without_token(request.headers.get("authorization", ""))
         return await _object(request)
 
@@ -55,12 +57,18 @@ class Guard:
             raise HTTPException(403, "this is not the admin token; `gpu-arbiterd token` prints it")
 
 
-def _refuse_strangers(request: Request) -> None:
+def refuse_strangers(request: Request, what: str) -> None:
+    """Lets no page of elsewhere in, nor who asks by a name that is none of this machine; HTTPException for those.
+
+    what: what is asked for, with its verb ("changes are").
+    """
     host, origin = request.headers.get("host", ""), request.headers.get("origin")
     if not _is_local(host):
-        raise HTTPException(403, "changes are taken by localhost or a loopback address only")
-    if origin is not None and urlsplit(origin).netloc != host:
-        raise HTTPException(403, "changes are not taken from pages of elsewhere")
+        raise HTTPException(403, f"{what} to be had by localhost or a loopback address only")
+    # What a browser sends with every request, whether it says an origin or not.
+    elsewhere = request.headers.get("sec-fetch-site", "none") not in _OF_HERE
+    if elsewhere or (origin is not None and urlsplit(origin).netloc != host):
+        raise HTTPException(403, f"{what} not to be had by pages of elsewhere")
 
 
 def _is_local(host: str) -> bool:

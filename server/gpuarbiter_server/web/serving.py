@@ -7,10 +7,13 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 import h11
 import uvicorn
 from starlette.applications import Starlette
+from starlette.types import Scope
+from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 # Seconds that answers in progress get at the end.
@@ -20,6 +23,16 @@ _BACKLOG = 128
 _MOST_CONNECTIONS = 128
 # From the connection, or the answer before, a request is made and its answer taken within so many seconds.
 _PATIENCE = 30.0
+_GO_ON = "gpuarbiter.go_on"
+
+
+def go_on(scope: Scope) -> None:
+    """An answer without end is still being taken: it has its time anew."""
+    scope.get("extensions", {}).get(_GO_ON, _nothing)()
+
+
+def _nothing() -> None:
+    """Where nobody is impatient."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -83,6 +96,7 @@ class _Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Somebody connects."""
         super().connection_made(transport)
+        self.app = self._with_patience(self.app)
         self._begin()
         if len(self.connections) > _MOST_CONNECTIONS:
             others = [each for each in self.connections if isinstance(each, _Connection) and each is not self]
@@ -104,6 +118,14 @@ class _Connection(H11Protocol):
         """An answer has been handed over, and the next request may come."""
         self._begin()
         super().on_response_complete()
+
+    def _with_patience(self, application: ASGI3Application) -> ASGI3Application:
+        """The same, and it can begin the time of its connection anew: see `go_on`."""
+
+        async def served(scope: Any, receive: Any, send: Any) -> None:
+            await application(scope | {"extensions": {_GO_ON: self._begin}}, receive, send)
+
+        return served
 
     def _worth(self) -> tuple[bool, float]:
         return self.cycle is not None and not self.cycle.response_complete, self._since

@@ -223,3 +223,19 @@ def test_it_can_be_built_before_there_is_a_loop(path: Path | None):
             await kept.close()
 
     assert asyncio.run(use()) == [1]
+
+
+async def test_a_negative_number_counts_from_the_end(path: Path | None):
+    async with opened(path) as kept:
+        observe(kept, range(10))
+        assert await numbers(kept, -3) == [8, 9, 10]
+        assert await numbers(kept, -30) == list(range(1, 11))
+
+
+async def test_the_newest_are_in_memory_and_waited_for_by_nobody(path: Path | None):
+    async with opened(path) as kept:
+        observe(kept, range(10))
+        await numbers(kept)
+        assert [one.sequence for one in kept.newest(0, 3)] == [8, 9, 10]
+        assert [one.sequence for one in kept.newest(8, 3)] == [9, 10]
+        assert kept.newest(10, 3) == []

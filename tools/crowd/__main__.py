@@ -1,0 +1,104 @@
+"""Programs that ask for leases for ever, of many kinds, more than there are GPUs: `python -m tools.crowd ADDRESS PART`.
+
+Each part is a process of its own, so that the arbiter tells their memory apart. Ends with SIGTERM.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+import signal
+import sys
+from dataclasses import dataclass
+
+from gpuarbiter import ArbiterError, AsyncArbiter, AsyncLease
+from gpuarbiter.sim import SimulatedMemory, SimulatedOutOfMemory, visible
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What some clients do: how long they hold (seconds, on average), with how much memory, and how busy they are."""
+
+    clients: int
+    hold: float
+    memory: str
+    shared: bool = False
+    busy: float = 0.7
+    rest: float = 0.5
+    count: int = 1
+    # Every so many leases it hangs, and the watchdog has to step in; 0: never.
+    hangs_every: int = 0
+    candidates: tuple[str, ...] = ()
+
+
+PARTS: dict[str, dict[str, Kind]] = {
+    "speech": {
+        "ASR": Kind(70, hold=3.0, memory="6GiB", busy=0.85),
+        "TTS": Kind(40, hold=2.0, memory="4GiB", busy=0.6, hangs_every=9),
+    },
+    "text": {
+        "NMT": Kind(50, hold=2.5, memory="5GiB", busy=0.7),
+        "LLM": Kind(6, hold=12.0, memory="20GiB", busy=0.95, rest=2.0),
+    },
+    "batch": {
+        "EMBED": Kind(24, hold=8.0, memory="5GiB", shared=True, busy=0.25, candidates=("gpu:6",)),
+        "TRAIN": Kind(3, hold=45.0, memory="16GiB", count=2, busy=0.97, rest=4.0, candidates=("gpu:4", "gpu:5")),
+        "NOTEBOOK": Kind(1, hold=600.0, memory="9GiB", busy=0.0, candidates=("gpu:7",)),
+    },
+}
+
+
+async def main() -> None:
+    """Runs one part until it is told to stop."""
+    logging.disable(logging.CRITICAL)
+    address, part = sys.argv[1:3]
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with contextlib.AsyncExitStack() as stack:
+        tasks = []
+        for task, kind in PARTS[part].items():
+            for number in range(kind.clients):
+                arbiter = await stack.enter_async_context(AsyncArbiter(address, client_id=f"{task.lower()}-{number}"))
+                tasks.append(asyncio.create_task(_work(arbiter, task, kind)))
+        await stop.wait()
+        for each in tasks:
+            each.cancel()
+        await asyncio.wait(tasks, timeout=3)
+
+
+async def _work(arbiter: AsyncArbiter, task: str, kind: Kind) -> None:
+    turn = 0
+    while True:
+        await asyncio.sleep(random.expovariate(1 / kind.rest))
+        turn += 1
+        hangs = bool(kind.hangs_every) and turn % kind.hangs_every == 0
+        with contextlib.suppress(ArbiterError, SimulatedOutOfMemory):
+            async with arbiter.lease(
+                task,
+                memory=kind.memory,
+                shared=kind.shared,
+                max_wait=120,
+                count=kind.count,
+                gpus=kind.candidates,
+            ) as lease:
+                await _hold(lease, kind, 60.0 if hangs else random.uniform(0.5, 1.5) * kind.hold, listens=not hangs)
+
+
+async def _hold(lease: AsyncLease, kind: Kind, seconds: float, *, listens: bool) -> None:
+    with contextlib.ExitStack() as stack:
+        if visible(lease.visible_devices):
+            stack.enter_context(
+                SimulatedMemory(
+                    kind.memory, lease.visible_devices, utilization_ratio=kind.busy * random.uniform(0.7, 1.0)
+                )
+            )
+        while seconds > 0 and not lease.lost:
+            if lease.yield_requested and listens:
+                return
+            await asyncio.sleep(0.1)
+            seconds -= 0.1
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -12,8 +12,10 @@ from gpuarbiter_server.runtime.clock import monotonic, wall
 from gpuarbiter_server.runtime.runtime import Runtime
 from gpuarbiter_server.store.history import History
 from gpuarbiter_server.web.console import site
+from gpuarbiter_server.web.console.actions import Actions
 from gpuarbiter_server.web.console.feed import Feed
 from gpuarbiter_server.web.console.state import State, WallTime
+from gpuarbiter_server.web.guard import Guard
 
 
 class Console:
@@ -23,6 +25,7 @@ class Console:
         self, config: Config, runtime: Runtime, history: History, about: About, analysis: Analysis | None
     ) -> None:
         self._feed: Feed | None = None
+        self._actions = Actions(runtime)
         if not config.console.enabled or config.listen.http_address() is None:
             return
         moment = WallTime(monotonic, wall)
@@ -36,9 +39,9 @@ class Console:
             moment=moment,
         )
 
-    def routes(self) -> list[BaseRoute]:
+    def routes(self, guard: Guard) -> list[BaseRoute]:
         """What it answers."""
-        return [] if self._feed is None else site.routes(self._feed)
+        return [] if self._feed is None else site.routes(self._feed, self._actions, guard)
 
     def start(self, stack: contextlib.AsyncExitStack) -> None:
         """Runs from now on; ends, with all who watch, before what serves it."""

@@ -169,11 +169,12 @@ async def _assemble(
     stack.callback(processes.close)
     runtime.submit(DriverChanged(up=any(spec.source == "nvml" for spec in specs)))
     runtime.start(machine)
+    guard = Guard(kept.admin_token)
     application = web.create(
         page if config.telemetry.metrics else None,
         lambda: readiness.missing,
-        analysing.application(live_config, Guard(kept.admin_token)),
-        console.routes(),
+        analysing.application(live_config, guard),
+        console.routes(guard),
     )
     taken = take(config, grpc_server, stack)
     if beginning.recover is not None:

@@ -17,7 +17,9 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from gpuarbiter_server.web import guard, serving
+from gpuarbiter_server.web.console.actions import Actions
 from gpuarbiter_server.web.console.feed import CrowdedError, Feed
+from gpuarbiter_server.web.guard import Guard
 
 PATH = "/console"
 _PAGE = "index.html"
@@ -57,9 +59,10 @@ def _files() -> Mapping[str, _File]:
     return found
 
 
-def routes(feed: Feed) -> list[BaseRoute]:
+def routes(feed: Feed, actions: Actions, guarded: Guard) -> list[BaseRoute]:
     """What answers below /console."""
     return [
+        *actions.routes(PATH + "/api", guarded, {**_HEADERS, "Cache-Control": "no-store"}),
         Route(PATH, _page),
         Route(PATH + "/", _without_slash),
         Route(PATH + "/feed", _streaming(feed)),

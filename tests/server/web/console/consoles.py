@@ -13,12 +13,15 @@ from gpuarbiter_server.runtime.clock import wall
 from gpuarbiter_server.web import app
 from gpuarbiter_server.web import serving as http
 from gpuarbiter_server.web.console import site
+from gpuarbiter_server.web.console.actions import Actions
 from gpuarbiter_server.web.console.feed import Feed
 from gpuarbiter_server.web.console.state import State, WallTime
+from gpuarbiter_server.web.guard import Guard
 from support.logs import no_errors_logged
 from support.server import InProcess
 
 PATIENCE_SECONDS = 10.0
+TOKEN = "a token of the test"
 
 
 def feed_of(arbiter: InProcess, analysis: Analysis | None = None) -> Feed:
@@ -100,6 +103,22 @@ class Site:
         lines = (f"{method} {path} HTTP/1.1", f"Host: {host}:{self.port}", "Connection: close", *headers, "", "")
         return Answer(await self.ask("\r\n".join(lines).encode()))
 
+    async def post(self, path: str, said: object, *headers: str, token: str = TOKEN) -> "Answer":
+        """The answer to something that is to be done."""
+        body = said if isinstance(said, str) else json.dumps(said)
+        lines = (
+            f"POST {path} HTTP/1.1",
+            f"Host: 127.0.0.1:{self.port}",
+            "Connection: close",
+            f"Content-Length: {len(body.encode())}",
+            "Content-Type: application/json",
+            *([f"Authorization: Bearer {token}"] if token else []),
+            *headers,
+            "",
+            body,
+        )
+        return Answer(await self.ask("\r\n".join(lines).encode()))
+
 
 class Answer:
     """An answer of HTTP."""
@@ -110,13 +129,19 @@ class Answer:
         self.status = int(first.split()[1])
         self.headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
 
+    def json(self) -> Any:
+        """What it says."""
+        return json.loads(self.body)
+
 
 @asynccontextmanager
 async def served(arbiter: InProcess) -> AsyncIterator[Site]:
     """The console of an arbiter, over HTTP."""
     listener = http.bind("127.0.0.1", 0)
     feed = feed_of(arbiter)
-    end = http.serve(listener, app.create(None, lambda: None, console=site.routes(feed)))
+    end = http.serve(
+        listener, app.create(None, lambda: None, console=site.routes(feed, Actions(arbiter.runtime), Guard(TOKEN)))
+    )
     with no_errors_logged():
         try:
             yield Site(listener.getsockname()[1], feed)

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from bench import (
+    analysis,
     crowds,
     decisions,
     durability,
@@ -48,6 +49,7 @@ _MODULES = {
         pipeline,
         package,
         telemetry,
+        analysis,
     )
 }
 _RESULTS = Path(__file__).with_name("results.md")

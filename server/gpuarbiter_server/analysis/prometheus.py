@@ -5,6 +5,7 @@ is not there is only missing.
 """
 
 import asyncio
+import contextlib
 import json
 import math
 from collections.abc import Callable
@@ -55,14 +56,25 @@ class Prometheus:
     async def windows(self) -> list[GpuWindow]:
         """Every GPU that has samples in the window that ends now; SourceError when a query fails."""
         end = self._wall()
+        found: dict[str, list[Series]] = {}
+
+        async def find(metric: str) -> None:
+            found[metric] = await self._range(metric, end)
+
         try:
             async with asyncio.TaskGroup() as queries:
-                tasks = {metric: queries.create_task(self._range(metric, end)) for metric in dcgm.METRICS}
+                for metric in dcgm.METRICS:
+                    queries.create_task(find(metric))
         except ExceptionGroup as group:
             # The cause is one as a rule: the first says it, and has ended the others.
             raise group.exceptions[0] from None
-        found = {metric: task.result() for metric, task in tasks.items()}
-        return await asyncio.to_thread(dcgm.windows, found, steps=self._steps, step=self._step)
+        return await asyncio.to_thread(self._windows, found)
+
+    def _windows(self, found: dict[str, list[Series]]) -> list[GpuWindow]:
+        made = dcgm.windows(found, steps=self._steps, step=self._step)
+        # Here, on a thread: to give back what a large fleet takes would hold up the loop.
+        found.clear()
+        return made
 
     async def close(self) -> None:
         """Hangs up."""
@@ -106,16 +118,23 @@ def client(url: str, timeout: float) -> httpx.AsyncClient:
 
 def _series(body: bytes, query: str) -> list[Series]:
     """The series of an answer; SourceError where it is none."""
-    try:
-        answer: Any = json.loads(body)
+    found: Any = None
+    # What it has too little of, or of another kind, is told below.
+    with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        answer = json.loads(body, object_hook=_series_or_other)
         if answer["status"] != "success":
             raise SourceError(f"{query}: {str(answer.get('error'))[:_SHOWN]}")
-        return [
-            Series(
-                {str(name): str(value) for name, value in each["metric"].items()},
-                {float(at): value for at, text in each["values"] if math.isfinite(value := float(text))},
-            )
-            for each in answer["data"]["result"]
-        ]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise SourceError(f"{query}: this is no answer of a Prometheus: {body[:_SHOWN]!r}") from None
+        found = answer["data"]["result"]
+    if not isinstance(found, list) or not all(isinstance(each, Series) for each in found):
+        raise SourceError(f"{query}: this is no answer of a Prometheus: {body[:_SHOWN]!r}")
+    return found
+
+
+def _series_or_other(said: dict[str, Any]) -> Any:
+    """A part of an answer. A series is made of it as soon as it is read: its many lists are not gathered first."""
+    if not {"metric", "values"} <= said.keys():
+        return said
+    return Series(
+        {str(name): str(value) for name, value in said["metric"].items()},
+        {float(at): value for at, text in said["values"] if math.isfinite(value := float(text))},
+    )

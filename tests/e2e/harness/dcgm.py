@@ -1,5 +1,6 @@
 """An exporter that shows what a DCGM exporter would: a text that a Prometheus scrapes."""
 
+import contextlib
 import threading
 from collections.abc import Iterable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,10 +24,12 @@ class DcgmExporter:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                self.send_response(200)
-                self.send_header("content-type", _KIND)
-                self.end_headers()
-                self.wfile.write(page)
+                # Who scrapes may have ended.
+                with contextlib.suppress(ConnectionError):
+                    self.send_response(200)
+                    self.send_header("content-type", _KIND)
+                    self.end_headers()
+                    self.wfile.write(page)
 
             def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 -- its name there
                 pass

@@ -114,6 +114,8 @@ async def test_each_metric_is_asked_for_once_whatever_the_number_of_gpus_and_not
         (httpx.Response(200, text='{"status": "success", "data": {}}'), "this is no answer of a Prometheus"),
         (httpx.Response(400, json={"status": "error", "error": "parse error"}), 'GPU_UTIL{pod!=""}: parse error'),
         (httpx.Response(200, text="[" * 100_000), "this is no answer of a Prometheus"),
+        (answer({"metric": {}}), "this is no answer of a Prometheus"),
+        (httpx.Response(200, json={"status": "success", "data": {"result": "x"}}), "this is no answer of a Prometheus"),
         (answer({"metric": {}, "values": [["x", "y"]]}), "this is no answer of a Prometheus"),
         (httpx.Response(200, text="x" * 2000), "has more than 0 MiB"),
     ],

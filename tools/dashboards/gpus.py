@@ -260,6 +260,7 @@ _ANALYSIS = Row(
             RATIO,
             (Query(gauge(cat.ANALYSIS_CONFIDENCE, (*GPU, "judgement"), "max"), f"{NAME} {{{{judgement}}}}"),),
             Lines(most=1),
+            width=6,
         ),
         Panel(
             "Runs of the analysis",
@@ -267,6 +268,7 @@ _ANALYSIS = Row(
             "`failed`: the Prometheus that it asks does not answer, see `/health` and the log. Neither: it is off.",
             PER_SECOND,
             (Query(rate(cat.ANALYSIS_RUNS, ("result",)), "{{result}}"),),
+            width=6,
         ),
         Panel(
             "Time of a run",
@@ -274,6 +276,16 @@ _ANALYSIS = Row(
             "Near the interval: ask for fewer GPUs, a shorter window or larger steps.",
             SECONDS,
             (Query(mean(cat.ANALYSIS_DURATION, ("instance",)), "{{instance}}"),),
+            width=6,
+        ),
+        Panel(
+            "Judgements by a model",
+            "GPUs that a model was to judge, a second, by what became of it.",
+            "`ok`, `cached`: it judged; `unsure`: less surely than `analysis.ai.threshold` says. The rules judge the "
+            "others: `refused` by a limit of the arbiter's, and `/health` says why. Nothing: no model is asked.",
+            PER_SECOND,
+            (Query(rate(cat.MODEL_REQUESTS, ("result",)), "{{result}}"),),
+            width=6,
         ),
     ),
 )

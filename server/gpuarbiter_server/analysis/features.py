@@ -3,10 +3,9 @@
 Law: pure; ratios are 0 to 1.
 """
 
-from dataclasses import dataclass
 from statistics import fmean, pstdev
 
-from gpuarbiter_server.analysis.model import GpuWindow, Part
+from gpuarbiter_server.analysis.model import Features, GpuWindow, Part
 from gpuarbiter_server.analysis.scoring import parts
 
 # A step with more than this did something; with more than that it worked in earnest.
@@ -14,32 +13,6 @@ WORKING = 0.05
 BUSY = 0.5
 # A peak that high within a step counts as a burst, even where the mean of the step is low.
 BURST = 0.7
-
-
-@dataclass(frozen=True, slots=True)
-class Features:
-    """Of the utilization, but for the last."""
-
-    mean: float
-    deviation: float
-    highest: float
-    # Its mean over the last quarter of the window less that over the first.
-    trend: float
-    recent: float
-    # Steps, of `steps` with a figure.
-    steps: int
-    busy_steps: int
-    quiet_steps: int
-    # Steps since it last did something; all of them where it never did.
-    quiet_since: int
-    # Steps until it first did something.
-    quiet_until: int
-    # 0 to 1: how much of the window there are samples of.
-    coverage: float
-    memory: float | None
-    # The least that was held at any time.
-    memory_bytes: float
-    power: float | None
 
 
 def features(gpu: GpuWindow) -> Features | None:

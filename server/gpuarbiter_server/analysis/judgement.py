@@ -9,8 +9,17 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from gpuarbiter_server.analysis import scoring
-from gpuarbiter_server.analysis.features import BUSY, Features, features
-from gpuarbiter_server.analysis.model import GpuWindow, Judgement, Language, Sample, Score, Verdict, Weights
+from gpuarbiter_server.analysis.features import BUSY
+from gpuarbiter_server.analysis.model import (
+    Features,
+    GpuWindow,
+    Judgement,
+    Language,
+    Sample,
+    Score,
+    Verdict,
+    Weights,
+)
 from gpuarbiter_server.analysis.texts import Doubt, Rule
 from gpuarbiter_server.analysis.wording import wording
 
@@ -60,10 +69,9 @@ _RULINGS = {
 }
 
 
-def judge(gpu: GpuWindow, scored: Score, weights: Weights, language: Language) -> Judgement:
-    """What is to be thought of a GPU that has a score."""
+def judge(gpu: GpuWindow, scored: Score, seen: Features | None, weights: Weights, language: Language) -> Judgement:
+    """What is to be thought of a GPU that has a score, by its features."""
     assert scored.value is not None
-    seen = features(gpu)
     rule = _rule(gpu, scored.value, seen)
     ruling = _RULINGS[rule]
     doubts = list(_doubts(gpu, scored, seen, ruling.verdict))

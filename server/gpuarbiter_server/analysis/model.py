@@ -111,8 +111,34 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class Features:
+    """What a window looks like to whoever judges. All but the last three is of the utilization."""
+
+    mean: float
+    deviation: float
+    highest: float
+    # Its mean over the last quarter of the window less that over the first.
+    trend: float
+    recent: float
+    # Steps, of `steps` with a figure.
+    steps: int
+    busy_steps: int
+    quiet_steps: int
+    # Steps since it last did something; all of them where it never did.
+    quiet_since: int
+    # Steps until it first did something.
+    quiet_until: int
+    # 0 to 1: how much of the window there are samples of.
+    coverage: float
+    memory: float | None
+    # The least that was held at any time.
+    memory_bytes: float
+    power: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Judgement:
-    """What the rules say. confidence: 0 to 1; adjusted_score: the score if only what matters now counted."""
+    """What is thought of a GPU. confidence: 0 to 1; adjusted_score: the score if only what matters now counted."""
 
     verdict: Verdict
     confidence: float
@@ -132,7 +158,17 @@ class Result:
     score: float
     status: Status
     missing: tuple[Part, ...]
+    # None where the utilization is not known.
+    seen: Features | None
+    # By the rules; whatever acts goes by this.
     judgement: Judgement
+    # By a model, where it is asked and sure enough; for people alone.
+    opinion: Judgement | None = None
+
+    @property
+    def shown(self) -> Judgement:
+        """What people are shown first."""
+        return self.judgement if self.opinion is None else self.opinion
 
     @property
     def holder(self) -> Holder:

@@ -53,6 +53,6 @@ def _row(result: Result) -> tuple[str, ...]:
         "-" if utilization is None else f"{utilization:.0%}",
         f"{result.score:.1f}",
         result.status.value,
-        result.judgement.verdict.value,
-        f"{result.judgement.confidence:.2f}",
+        result.shown.verdict.value,
+        f"{result.shown.confidence:.2f}",
     )

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from gpuarbiter_server.analysis import scoring
+from gpuarbiter_server.analysis.features import features
 from gpuarbiter_server.analysis.judgement import judge
 from gpuarbiter_server.analysis.model import GpuWindow, Language, Result, Sample, Thresholds, Weights
 from gpuarbiter_server.analysis.report import report
@@ -217,6 +218,7 @@ def evaluate(windows: list[GpuWindow], settings: Settings) -> tuple[Result, ...]
     for gpu in windows:
         scored = scoring.score(gpu, settings.weights)
         if scored.value is not None:
+            seen = features(gpu)
             found.append(
                 Result(
                     gpu=replace(gpu, samples=()),
@@ -224,7 +226,8 @@ def evaluate(windows: list[GpuWindow], settings: Settings) -> tuple[Result, ...]
                     score=scored.value,
                     status=scoring.status(scored.value, settings.thresholds),
                     missing=scored.missing,
-                    judgement=judge(gpu, scored, settings.weights, settings.language),
+                    seen=seen,
+                    judgement=judge(gpu, scored, seen, settings.weights, settings.language),
                 )
             )
     return tuple(found)

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable
 
-from gpuarbiter_server.analysis.features import Features
-from gpuarbiter_server.analysis.model import GpuWindow, Language, Score
+from gpuarbiter_server.analysis.model import Features, GpuWindow, Language, Score
 from gpuarbiter_server.analysis.texts import COMMA, DOUBTS, HOLDER, JOINT, PARTS, RULES, UNITS, Doubt, Rule
 
 _TWO_MINUTES = 120

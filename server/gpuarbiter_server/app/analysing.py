@@ -10,9 +10,11 @@ from starlette.types import ASGIApp
 
 from gpuarbiter_server import __version__
 from gpuarbiter_server.analysis.model import Holder, Language, Thresholds, Weights
+from gpuarbiter_server.analysis.opinions import Opinions
 from gpuarbiter_server.analysis.own import OwnSamples
 from gpuarbiter_server.analysis.service import Analysis, Settings
 from gpuarbiter_server.analysis.sources import Source
+from gpuarbiter_server.app import judging
 from gpuarbiter_server.config import Config
 from gpuarbiter_server.config.analysis import AnalysisSection
 from gpuarbiter_server.config.masks import without_password
@@ -40,6 +42,7 @@ class Analysing:
         section = config.analysis
         self.service: Analysis | None = None
         self._own: OwnSamples | None = None
+        self._opinions: Opinions = judging.opinions(section, count=metrics.model_asked)
         if not section.enabled:
             return
         source: Source
@@ -64,12 +67,14 @@ class Analysing:
             clock=monotonic,
             wall=wall,
             observe=metrics.analysis_ran,
+            advise=self._opinions.advise,
         )
 
     def start(self, stack: contextlib.AsyncExitStack) -> None:
         """Runs from now on."""
         if self.service is not None:
             task = asyncio.ensure_future(self.service.run_forever())
+            stack.push_async_callback(self._opinions.close)
             stack.push_async_callback(self.service.close)
             stack.callback(task.cancel)
 
@@ -90,6 +95,7 @@ class Analysing:
         """What can change while it runs."""
         if self.service is not None:
             self.service.configure(settings(config))
+            self._opinions.configure(judging.model_settings(config.analysis))
 
     def application(self, live_config: LiveConfig, guard: Guard) -> Late | None:
         """What answers its routes; None: they are not there."""
@@ -112,6 +118,7 @@ class Analysing:
 
             return analysis_api.make(
                 service,
+                self._opinions,
                 version=__version__,
                 config=shown,
                 update=update,
@@ -133,9 +140,9 @@ class Analysing:
                 each.holder.pod,
                 each.score,
                 each.status.value,
-                each.judgement.verdict.value,
-                each.judgement.confidence,
-                each.judgement.adjusted_score,
+                each.shown.verdict.value,
+                each.shown.confidence,
+                each.shown.adjusted_score,
             )
 
 

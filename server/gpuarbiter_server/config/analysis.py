@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
 
 from gpuarbiter_server.config import kinds
+from gpuarbiter_server.config.analysis_ai import AiSection, ai_faults
 from gpuarbiter_server.config.masks import MASK, MASKED, masked_by, without_password
 from gpuarbiter_server.config.problems import Fault, Rejection
 from gpuarbiter_server.config.sections import Section, live, restart
@@ -176,6 +177,7 @@ class AnalysisSection(Section):
     thresholds: ThresholdsSection = Field(default_factory=ThresholdsSection)
     weights: WeightsSection = Field(default_factory=WeightsSection)
     prometheus: PrometheusSection = Field(default_factory=PrometheusSection)
+    ai: AiSection = Field(default_factory=AiSection)
 
     def shown(self) -> dict[str, Any]:
         """All of it as a file would say it, without secrets."""
@@ -188,6 +190,7 @@ class AnalysisSection(Section):
 
 def analysis_faults(section: AnalysisSection) -> Iterator[Fault]:
     """What does not fit together."""
+    yield from ai_faults(section.ai)
     if not section.step <= section.time_window <= section.step * _MOST_STEPS:
         yield Fault(
             ("analysis", "time_window"),

@@ -10,10 +10,11 @@ from gpuarbiter_server.config.problems import Path
 
 
 class OlderName(NamedTuple):
-    """The key of today, and the unit of a bare number."""
+    """The key of today, the unit of a bare number, and whether 1 and 0 are yes and no."""
 
     path: Path
     unit: str = ""
+    is_flag: bool = False
 
 
 OLDER_NAMES: Mapping[str, OlderName] = {
@@ -22,15 +23,20 @@ OLDER_NAMES: Mapping[str, OlderName] = {
     "INTERVAL": OlderName(("analysis", "interval"), "s"),
     "MAX_WORKERS": OlderName(("analysis", "max_workers")),
     "TIME_WINDOW_MIN": OlderName(("analysis", "time_window"), "m"),
+    "AI_ENABLED": OlderName(("analysis", "ai", "enabled"), is_flag=True),
+    "AI_API_URL": OlderName(("analysis", "ai", "url")),
+    "AI_MODEL": OlderName(("analysis", "ai", "model")),
     "LOG_LEVEL": OlderName(("log_level",)),
 }
 
 
 def as_today(name: str, text: str) -> str:
     """The value as today's variable would have it."""
-    unit = OLDER_NAMES[name].unit
+    meant, text = OLDER_NAMES[name], text.strip()
+    if meant.is_flag:
+        return {"1": "true", "0": "false"}.get(text, text)
     try:
         float(text)
     except ValueError:
-        return text.strip()
-    return text.strip() + unit
+        return text
+    return text + meant.unit

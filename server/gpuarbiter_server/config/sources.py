@@ -18,11 +18,13 @@ from gpuarbiter_server.config.problems import UNKNOWN_KEY, Path, Problem, dotted
 
 PREFIX = "GPU_ARBITER_"
 FLAG = "--set"
-# The secret itself, which no file and no flag holds.
+# The secrets themselves, which no file and no flag holds.
 ADMIN_TOKEN = "GPU_ARBITER_ADMIN_TOKEN"  # noqa: S105 -- its name
+AI_API_KEY = "GPU_ARBITER_AI_API_KEY"
 # What clients, tools and the command line read from the environment, and secrets; none is a setting.
 RESERVED_NAMES = (
     ADMIN_TOKEN,
+    AI_API_KEY,
     "GPU_ARBITER_ADDRESS",
     "GPU_ARBITER_TOKEN",
     "GPU_ARBITER_ON_UNAVAILABLE",

@@ -414,6 +414,18 @@ ANALYSIS_DURATION = Metric(
     formerly=("analysis_duration_seconds",),
 )
 
+MODEL_REQUESTS = Metric(
+    "analysis_model_requests",
+    "counter",
+    "GPUs that a model was to judge, by what became of it.",
+    (
+        Label(
+            "result",
+            ("ok", "unsure", "cached", "malformed", "timeout", "rate_limited", "refused", "error"),
+        ),
+    ),
+)
+
 # -- the arbiter itself --
 
 JOURNAL_COMMIT = Metric("journal_commit_seconds", "histogram", "Time of one commit of the journal.", (), _COMMITS)

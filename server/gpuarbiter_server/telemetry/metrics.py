@@ -52,6 +52,7 @@ class Metrics:
         self._lag = Distributions(cat.LOOP_LAG)
         self._analyses = Values(cat.ANALYSIS_RUNS)
         self._analysis = Distributions(cat.ANALYSIS_DURATION)
+        self._model = Values(cat.MODEL_REQUESTS)
         self._last = Values(cat.WORK_LAST, start=None)
         self._shortest = Values(cat.WORK_MIN, start=None)
         self._longest = Values(cat.WORK_MAX, start=None)
@@ -102,6 +103,10 @@ class Metrics:
         """A run of the analysis ended so, and took so long."""
         self._analyses["ok" if ok else "failed",].inc()
         self._analysis[()].observe(seconds)
+
+    def model_asked(self, result: str) -> None:
+        """So it turned out when a model was to judge a GPU."""
+        self._model[result,].inc()
 
     def journal_committed(self, seconds: float) -> None:
         """A commit of the journal took so long. From the journal's thread only."""

@@ -13,7 +13,8 @@ from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 from starlette.routing import BaseRoute, Match, Route
 
-from gpuarbiter_server.analysis.service import Analysis, AnalysisError
+from gpuarbiter_server.analysis.opinions import Opinions
+from gpuarbiter_server.analysis.service import Analysis, AnalysisError, Run
 from gpuarbiter_server.web import analysis_shapes as shapes
 from gpuarbiter_server.web import analysis_updates as updates
 from gpuarbiter_server.web.guard import Guard
@@ -24,6 +25,7 @@ _PATIENCE = 8.0
 
 def make(
     analysis: Analysis,
+    opinions: Opinions,
     *,
     version: str,
     config: Callable[[], Mapping[str, Any]],
@@ -46,8 +48,8 @@ def make(
         version=version,
     )
 
-    _about(api, analysis, prometheus_url=prometheus_url, metrics=metrics)
-    _runs(api, analysis)
+    _about(api, analysis, opinions, prometheus_url=prometheus_url, metrics=metrics)
+    _runs(api, analysis, opinions)
     _results(api, analysis)
     updates.add(api, config, update, guard)
 
@@ -70,7 +72,7 @@ def _not_allowed(request: Request, routes: Iterable[BaseRoute]) -> Response:
     return JSONResponse({"detail": "Method Not Allowed"}, 405, {"allow": ", ".join(allowed)})
 
 
-def _about(api: FastAPI, analysis: Analysis, *, prometheus_url: str, metrics: bool) -> None:
+def _about(api: FastAPI, analysis: Analysis, opinions: Opinions, *, prometheus_url: str, metrics: bool) -> None:
     @api.get("/")
     async def root() -> shapes.Root:
         """What this is."""
@@ -78,7 +80,7 @@ def _about(api: FastAPI, analysis: Analysis, *, prometheus_url: str, metrics: bo
         return shapes.Root(
             service="gpu-arbiter",
             version=api.version,
-            features=shapes.Features(ai_analysis=False, prometheus_metrics=metrics, control_api=False),
+            features=shapes.Features(ai_analysis=opinions.enabled, prometheus_metrics=metrics, control_api=False),
             config=shapes.Summary(
                 prometheus_url=prometheus_url, threshold=settings.thresholds.low, interval=settings.interval
             ),
@@ -87,25 +89,31 @@ def _about(api: FastAPI, analysis: Analysis, *, prometheus_url: str, metrics: bo
     @api.get("/health")
     async def health() -> shapes.Health:
         """Where the figures come from, when they were taken, and whether they are stale."""
-        return shapes.health(analysis, prometheus=bool(prometheus_url))
+        return shapes.health(analysis, opinions, prometheus=bool(prometheus_url))
 
 
-def _runs(api: FastAPI, analysis: Analysis) -> None:
+def _runs(api: FastAPI, analysis: Analysis, opinions: Opinions) -> None:
     @api.get("/analyze", responses={503: {"model": shapes.Asked}})
     @api.post("/analyze", operation_id="analyze_post", responses={503: {"model": shapes.Asked}})
-    async def analyze(response: Response, *, use_ai: bool = False) -> shapes.Asked:
-        """Looks now. use_ai: also ask the model, where one is configured."""
-        note = "; no model is configured: judged by the built-in rules" if use_ai else ""
+    async def analyze(response: Response, *, use_ai: bool | None = None) -> shapes.Asked:
+        """Looks now. use_ai: true: have the model judge anew, within its limits; false: the built-in rules alone."""
         try:
-            run = await asyncio.wait_for(analysis.run(), _PATIENCE)
+            run = await asyncio.wait_for(analysis.run(advised=use_ai), _PATIENCE)
         except TimeoutError:
-            return shapes.Asked(
-                status="running", message=f"still at it after {_PATIENCE:g} s; see /results later{note}"
-            )
+            return shapes.Asked(status="running", message=f"still at it after {_PATIENCE:g} s; see /results later")
         except AnalysisError as error:
             response.status_code = 503
             return shapes.Asked(status="failed", message=str(error))
+        note = _judged(run, opinions) if use_ai else ""
         return shapes.Asked(status="ok", message=f"{len(run.results)} GPUs in {run.seconds:.2f} s{note}")
+
+
+def _judged(run: Run, opinions: Opinions) -> str:
+    """What came of asking the model."""
+    if not opinions.enabled:
+        return "; no model is configured: judged by the built-in rules"
+    judged = sum(each.opinion is not None for each in run.results)
+    return f"; {judged} judged by the model" + (f" ({opinions.trouble})" if opinions.trouble else "")
 
 
 def _results(api: FastAPI, analysis: Analysis) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from gpuarbiter_server.analysis.model import Result
+from gpuarbiter_server.analysis.opinions import Opinions
 from gpuarbiter_server.analysis.service import Analysis, Run
 from gpuarbiter_server.analysis.statistics import low, statistics
 
@@ -49,7 +50,8 @@ class Health(BaseModel):
     stale: bool
     error: str = Field(description="Why the last run failed; empty: it did not.")
     analysis_timeout: float = Field(description="Seconds after which a run is given up.")
-    ai_enabled: bool
+    ai_enabled: bool = Field(description="Whether a model judges beside the rules.")
+    ai_error: str = Field(description="Why the model gave no answer the last time; empty: it did, or is not asked.")
     interval: float
 
 
@@ -63,6 +65,7 @@ class Asked(BaseModel):
 class JudgementShape(BaseModel):
     """What is to be thought of a GPU."""
 
+    source: str = Field(description="model: by the model that was asked; rules: by the built-in rules.")
     status: str = Field(description="active, idle or suspicious.")
     confidence: float = Field(ge=0, le=1)
     reason: str
@@ -126,7 +129,7 @@ class Updated(BaseModel):
     restart_needed: list[str] = Field(description="Changed keys that take effect at the next start of the arbiter.")
 
 
-def health(analysis: Analysis, *, prometheus: bool) -> Health:
+def health(analysis: Analysis, opinions: Opinions, *, prometheus: bool) -> Health:
     """How it is."""
     latest = analysis.latest
     return Health(
@@ -137,7 +140,8 @@ def health(analysis: Analysis, *, prometheus: bool) -> Health:
         stale=analysis.stale,
         error=analysis.fault,
         analysis_timeout=analysis.settings.timeout,
-        ai_enabled=False,
+        ai_enabled=opinions.enabled,
+        ai_error=opinions.trouble,
         interval=analysis.settings.interval,
     )
 
@@ -183,7 +187,7 @@ def _status(analysis: Analysis) -> str:
 
 
 def _gpu(result: Result, at: float) -> GpuResult:
-    means, judged = result.means, result.judgement
+    means, judged = result.means, result.shown
     return GpuResult(
         gpu_id=result.gpu.gpu_id,
         pod=result.holder.pod,
@@ -199,6 +203,7 @@ def _gpu(result: Result, at: float) -> GpuResult:
         status=result.status.value,
         timestamp=_moment(at),
         ai_analysis=JudgementShape(
+            source="rules" if result.opinion is None else "model",
             status=judged.verdict.value,
             confidence=judged.confidence,
             reason=judged.reason,

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from gpuarbiter_server.analysis.features import features
 from gpuarbiter_server.analysis.judgement import judge
 from gpuarbiter_server.analysis.model import GpuWindow, Judgement, Language, Part, Sample, Verdict, Weights
 from gpuarbiter_server.analysis.scoring import score
@@ -16,7 +17,7 @@ SPIN = Sample(1.0, 0.0, 40 * GIB, 44.0)
 
 
 def judged(gpu: GpuWindow, language: Language = Language.ENGLISH) -> Judgement:
-    return judge(gpu, score(gpu, Weights()), Weights(), language)
+    return judge(gpu, score(gpu, Weights()), features(gpu), Weights(), language)
 
 
 @pytest.mark.parametrize(

@@ -501,10 +501,11 @@ def test_a_journal_is_checked(tmp_path: Path, text: str, key: str, allowed: str)
 
 
 class TestAnalysis:
-    def test_the_page_about_it_shows_the_defaults(self, write: Write):
+    def test_the_page_about_it_shows_the_defaults_first_and_examples_that_load(self, write: Write):
         page = Path(__file__).parents[3] / "docs" / "analysis.md"
-        (example,) = re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-        assert load(write(example), {}) == Config()
+        defaults, *examples = re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+        assert load(write(defaults), {}) == Config()
+        assert all(load(write(example), {}) != Config() for example in examples)
 
     def test_its_defaults_are_these(self):
         analysis = load(None, {}).analysis
@@ -534,6 +535,16 @@ class TestAnalysis:
             ("prometheus: {step: 500ms}", "1 to 1000 times analysis.prometheus.step"),
             ("prometheus: {step: 0s}", "auto, or a duration longer than 0s"),
             ("history: 0", "a whole number, 1 to 1000"),
+            ("ai: {enabled: true, model: m}", "a value, because analysis.ai.enabled is true"),
+            ("ai: {enabled: true, url: 'http://x/v1'}", "a value, because analysis.ai.enabled is true"),
+            ("ai: {model: 'two words'}", "the name of a model"),
+            ("ai: {threshold: 1.1}", "a number, 0 to 1"),
+            ("ai: {threshold: true}", "a number, 0 to 1"),
+            ("ai: {ask_about: none}", "low or all"),
+            ("ai: {max_workers: 65}", "a whole number, 1 to 64"),
+            ("ai: {max_requests_per_day: 0}", "a whole number, 1 to 1000000"),
+            ("ai: {max_answer_tokens: 1.5}", "a whole number, 1 to 32768"),
+            ("ai: {timeout: 0s}", "a duration longer than 0s"),
         ],
     )
     def test_what_does_not_make_sense_or_fit_together(self, said: str, problem: str):
@@ -546,12 +557,18 @@ class TestAnalysis:
             "INTERVAL": "60",
             "MAX_WORKERS": "4",
             "TIME_WINDOW_MIN": "15",
+            "AI_ENABLED": "1",
+            "AI_API_URL": "http://models.example/v1/chat/completions",
+            "AI_MODEL": "small-1",
             "LOG_LEVEL": "WARNING",
         }
         config = load(None, environ)
         analysis = config.analysis
         assert (analysis.prometheus.url, analysis.thresholds.low) == ("http://prometheus:9090", 25)
         assert (analysis.interval, analysis.max_workers, analysis.time_window) == (60, 4, 900)
+        ai = analysis.ai
+        assert (ai.enabled, ai.url, ai.model) == (True, "http://models.example/v1", "small-1")
+        assert [load(None, {"AI_ENABLED": said}).analysis.ai.enabled for said in ("0", " false ")] == [False, False]
         assert config.log_level == "warning"
         assert load(None, environ | {"GPU_ARBITER_ANALYSIS__INTERVAL": "2m"}).analysis.interval == 120
         assert load(None, dict.fromkeys(environ, " ")) == Config()
@@ -566,3 +583,20 @@ class TestAnalysis:
         own = {"GPU_ARBITER_ANALYSIS__PROMETHEUS": "{window: 1h, step: 2m}"}
         assert load(None, own).analysis.prometheus_span() == (3600, 120)
         assert load(None, {"GPU_ARBITER_ANALYSIS__PROMETHEUS__STEP": "15s"}).analysis.prometheus_span() == (600, 15)
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            *("key_file: sk-secret", "api_key: sk-secret", "key_file: [sk-secret]"),
+            *("url: sk-secret", "url: 'https://user:sk-secret@x/v1'", "url: 'https://x/v1?key=sk-secret'"),
+            *("url: 'https://x/v1#sk-secret'", "url: 'https://[sk-secret'", "url: 'https://:1/sk-secret'"),
+        ],
+    )
+    def test_a_key_in_the_wrong_place_is_refused_and_not_shown(self, said: str):
+        found = one_problem(overrides=(f"analysis.ai={{{said}}}",))
+        assert "analysis.ai." in found
+        assert "sk-secret" not in found
+
+    def test_the_key_of_a_model_is_no_setting(self):
+        environ = {"GPU_ARBITER_AI_API_KEY": "sk-secret", "AI_API_KEY": "sk-secret"}
+        assert load(None, environ) == Config()

@@ -5,11 +5,13 @@ import http.client
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 
-from gpuarbiter_server.analysis.model import GpuWindow, Holder, Sample
+from gpuarbiter_server.analysis.model import GpuWindow, Holder, Judgement, Result, Sample, Verdict
+from gpuarbiter_server.analysis.opinions import Opinions
 from gpuarbiter_server.analysis.service import Analysis, Settings
 from gpuarbiter_server.analysis.sources import SourceError
 from gpuarbiter_server.config import ConfigError, Problem
@@ -47,13 +49,37 @@ class Machine:
         pass
 
 
+class Model:
+    """Thinks one thing of every GPU where it is asked."""
+
+    def __init__(self) -> None:
+        self.enabled = False
+        self.trouble = ""
+        self.asked_anew: list[bool] = []
+        self.opinion = Judgement(Verdict.SUSPICIOUS, 0.83, "It says so.", "Ask it.", 12.345)
+
+    async def advise(self, results: tuple[Result, ...], *, fresh: bool, seconds: float) -> tuple[Result, ...]:
+        assert seconds > 0
+        if not self.enabled:
+            return results
+        self.asked_anew.append(fresh)
+        return tuple(replace(each, opinion=self.opinion) for each in results)
+
+
 class Site:
     def __init__(self, gpus: list[GpuWindow]) -> None:
         self.now = NOON
         self.updates: list[Mapping[str, Any]] = []
+        self.opinions = Model()
         self.source = Machine(gpus)
         self.analysis = Analysis(
-            self.source, Settings(), history=2, first=1e9, clock=lambda: 0.0, wall=lambda: self.now
+            self.source,
+            Settings(),
+            history=2,
+            first=1e9,
+            clock=lambda: 0.0,
+            wall=lambda: self.now,
+            advise=self.opinions.advise,
         )
         self.listener = serving.bind("127.0.0.1", 0)
         self.port: int = self.listener.getsockname()[1]
@@ -100,6 +126,7 @@ async def served(*gpus: GpuWindow) -> AsyncIterator[Site]:
     late = Late(
         lambda: analysis_api.make(
             site.analysis,
+            cast("Opinions", site.opinions),
             version="1.2.3",
             config=lambda: {"interval": "300s"},
             update=site.take,
@@ -152,6 +179,7 @@ async def test_results_have_figures_in_the_units_of_their_names():
             "status": "high",
             "timestamp": "2027-01-15T08:00:00Z",
             "ai_analysis": {
+                "source": "rules",
                 "status": "active",
                 "confidence": 0.95,
                 "reason": "It works steadily: 90% on average, 0% deviation.",
@@ -212,6 +240,7 @@ async def test_a_failed_run_is_told_and_leaves_the_last_results_stale():
             "error": "it is gone",
             "analysis_timeout": 60,
             "ai_enabled": False,
+            "ai_error": "",
             "interval": 300,
         }
         assert len(await site.get("/results")) == 1
@@ -221,6 +250,40 @@ async def test_a_failed_run_is_told_and_leaves_the_last_results_stale():
         assert (await site.get("/health"))["status"] == "healthy"
         site.now += 601
         assert (await site.get("/health"))["status"] == "stale"
+
+
+async def test_a_model_that_is_sure_is_shown_in_place_of_the_rules_and_the_score_stays():
+    async with served(window([0.0] * 20), window([0.9] * 20)) as site:
+        await site.get("/analyze?use_ai=true")
+        by_rules = await site.get("/results")
+        site.opinions.enabled = True
+        assert (await site.get("/"))["features"]["ai_analysis"] is True
+        health = await site.get("/health")
+        assert (health["ai_enabled"], health["ai_error"]) == (True, "")
+        answer = await site.get("/analyze?use_ai=true")
+        assert answer["message"] == "2 GPUs in 0.00 s; 2 judged by the model"
+        by_model = await site.get("/results")
+        assert [each.pop("ai_analysis") for each in by_model] == 2 * [
+            {
+                "source": "model",
+                "status": "suspicious",
+                "confidence": 0.83,
+                "reason": "It says so.",
+                "recommendation": "Ask it.",
+                "ai_adjusted_score": 12.35,
+            }
+        ]
+        assert {each.pop("ai_analysis")["source"] for each in by_rules} == {"rules"}
+        assert by_model == by_rules
+        site.opinions.trouble = "HTTP 500"
+        assert (await site.get("/analyze?use_ai=true"))["message"].endswith("2 judged by the model (HTTP 500)")
+        assert (await site.get("/health"))["ai_error"] == "HTTP 500"
+        assert (await site.get("/analyze"))["message"] == "2 GPUs in 0.00 s"
+        assert {each["ai_analysis"]["source"] for each in await site.get("/results")} == {"model"}
+        await site.get("/analyze?use_ai=false")
+        assert {each["ai_analysis"]["source"] for each in await site.get("/results")} == {"rules"}
+        # Asked for, asked for, as it is configured; and not at all.
+        assert site.opinions.asked_anew == [True, True, False]
 
 
 async def test_who_asks_for_a_long_run_is_not_kept(monkeypatch: pytest.MonkeyPatch):

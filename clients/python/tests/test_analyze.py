@@ -73,6 +73,14 @@ def test_the_last_run_is_a_table_with_the_lowest_first(site: Site, capsys: pytes
     assert site.asked == ["GET /results", "GET /health"]
 
 
+def test_a_judgement_by_a_model_is_marked(site: Site, capsys: pytest.CaptureFixture[str]):
+    by = [gpu(f"gpu:{source}", 1.0, ai_analysis={**JUDGED, "source": source}) for source in ("model", "rules")]
+    site.answers["GET /results"] = 200, by
+    assert main(["analyze", "--url", site.url]) == 0
+    _, model, rules = capsys.readouterr().out.split("\n\n")[1].splitlines()
+    assert ("idle (model)" in model, "(model)" in rules) == (True, False)
+
+
 def test_with_now_it_looks_first_and_with_low_it_shows_only_those(site: Site, capsys: pytest.CaptureFixture[str]):
     assert main(["analyze", "--url", f"{site.url}/metrics", "--now", "--low", "--json"]) == 0
     assert site.asked == ["POST /analyze", "GET /results/low"]

@@ -66,17 +66,20 @@ class Asker:
         return f"{self._trouble}; it is left alone for another {left:.0f} s" if left else self._trouble
 
     async def prepare(self, settings: ModelSettings) -> None:
-        """Before the questions of a run: the key may be another one by now. NoAnswerError where it cannot be had."""
+        """Before the questions of a run: the key may be another one by now. NoAnswerError where none can be asked."""
         self._settings = settings
         try:
             wanted = (await asyncio.to_thread(self._key), settings.timeout)
+            if self._chat_is_for != wanted:
+                await self.close()
+                self._chat = await asyncio.to_thread(self._connect, *wanted)
+                self._chat_is_for = wanted
         except KeyTroubleError as error:
             self._trouble = str(error)
-            raise NoAnswerError(Outcome.ERROR, str(error)) from None
-        if self._chat_is_for != wanted:
-            await self.close()
-            self._chat = await asyncio.to_thread(self._connect, *wanted)
-            self._chat_is_for = wanted
+            raise NoAnswerError(Outcome.ERROR, self._trouble) from None
+        except Exception as error:  # noqa: BLE001 -- as for answers; bad proxies and certificates are found here
+            self._trouble = f"the library cannot be set up: {type(error).__name__}"
+            raise NoAnswerError(Outcome.ERROR, self._trouble) from None
 
     async def ask(self, result: Result) -> Judgement:
         """What the model thinks of a GPU; NoAnswerError where it does not say."""

@@ -7,21 +7,23 @@ sure enough is none. An answer is text for people, and causes nothing. Each GPU 
 import asyncio
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
 from gpuarbiter_server.analysis import prompt
 from gpuarbiter_server.analysis.asking import Asker, ModelSettings
-from gpuarbiter_server.analysis.model import Judgement, Result, Status
+from gpuarbiter_server.analysis.model import Judgement, Language, Result, Status, Thresholds
 from gpuarbiter_server.analysis.outcomes import NoAnswerError, Outcome
 
 log = logging.getLogger(__name__)
 
 _MOST_REMEMBERED = 4096
 _LOW = (Status.IDLE, Status.LOW)
-_Answer = tuple[Outcome, Judgement | None]
-_Answers = dict[int, _Answer]
+# What became of asking, by the index of the GPU.
+_Answers = dict[int, tuple[Outcome, Judgement | None]]
+# What makes two questions the same.
+_Asked = tuple[str, Language, Thresholds, bytes]
 _FINE = {Outcome.OK, Outcome.UNSURE, Outcome.CACHED}
 
 
@@ -44,7 +46,7 @@ class Opinions:
         self._clock = clock
         self._count = count
         # Answers by what was asked, with the time; the oldest first.
-        self._remembered: OrderedDict[object, tuple[float, Judgement]] = OrderedDict()
+        self._remembered: OrderedDict[_Asked, tuple[float, Judgement]] = OrderedDict()
 
     @property
     def enabled(self) -> bool:
@@ -68,10 +70,16 @@ class Opinions:
             return results
         # The lowest first: not all may have their turn.
         about.sort(key=lambda index: results[index].score)
-        answers = {} if fresh else dict(self._earlier(results, about, settings))
+        answers: _Answers = {}
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._ask(asker, results, [index for index in about if index not in answers], settings, answers)
+                # Of thousands of GPUs it takes a while.
+                asked = await asyncio.to_thread(_asked, results, about, settings)
+                if not fresh:
+                    answers |= self._earlier(asked, settings)
+                left = {index: each for index, each in asked.items() if index not in answers}
+                if left:
+                    await self._ask(asker, results, left, settings, answers)
         return self._concluded(results, about, settings, answers)
 
     async def close(self) -> None:
@@ -80,27 +88,30 @@ class Opinions:
             await self._asker.close()
 
     async def _ask(
-        self, asker: Asker, results: tuple[Result, ...], left: list[int], settings: ModelSettings, answers: _Answers
+        self,
+        asker: Asker,
+        results: tuple[Result, ...],
+        left: dict[int, _Asked],
+        settings: ModelSettings,
+        answers: _Answers,
     ) -> None:
         """Puts into answers what comes, as it comes."""
-        if not left:
-            return
         try:
             await asker.prepare(settings)
         except NoAnswerError as error:
             answers |= dict.fromkeys(left, (error.outcome, None))
             return
-        turns = iter(left)
+        turns = iter(left.items())
 
         async def work() -> None:
-            for index in turns:
+            for index, asked in turns:
                 try:
                     judgement = await asker.ask(results[index])
                 except NoAnswerError as error:
                     answers[index] = error.outcome, None
                 else:
                     answers[index] = Outcome.OK, judgement
-                    self._remember(results[index], settings, judgement)
+                    self._remember(asked, judgement)
 
         async with asyncio.TaskGroup() as workers:
             for _ in range(min(settings.max_workers, len(left))):
@@ -126,23 +137,20 @@ class Opinions:
         log.log(level, "%s judged %d of %d GPUs: %s%s", settings.model, len(opinions), len(about), told, why)
         return tuple(replace(each, opinion=opinions.get(index)) for index, each in enumerate(results))
 
-    def _earlier(
-        self, results: tuple[Result, ...], about: list[int], settings: ModelSettings
-    ) -> Iterator[tuple[int, _Answer]]:
+    def _earlier(self, asked: dict[int, _Asked], settings: ModelSettings) -> _Answers:
         """Answers that still count, about GPUs that looked the same."""
         oldest = self._clock() - settings.cache
-        for index in about:
-            at, judgement = self._remembered.get(_asked(results[index], settings), (oldest, None))
-            if judgement is not None and at > oldest:
-                yield index, (Outcome.CACHED, judgement)
+        found = ((index, self._remembered.get(each)) for index, each in asked.items())
+        return {index: (Outcome.CACHED, kept[1]) for index, kept in found if kept is not None and kept[0] > oldest}
 
-    def _remember(self, result: Result, settings: ModelSettings, judgement: Judgement) -> None:
-        asked = _asked(result, settings)
+    def _remember(self, asked: _Asked, judgement: Judgement) -> None:
         self._remembered[asked] = self._clock(), judgement
         self._remembered.move_to_end(asked)
         if len(self._remembered) > _MOST_REMEMBERED:
             self._remembered.popitem(last=False)
 
 
-def _asked(result: Result, settings: ModelSettings) -> object:
-    return settings.model, settings.language, settings.thresholds, prompt.likeness(result)
+def _asked(results: tuple[Result, ...], about: list[int], settings: ModelSettings) -> dict[int, _Asked]:
+    """What is asked about each."""
+    how = (settings.model, settings.language, settings.thresholds)
+    return {index: (*how, prompt.likeness(results[index])) for index in about}

@@ -4,6 +4,7 @@ Law: pure. Names from outside (pods, namespaces, boards) go as JSON texts of bou
 cannot write, and the model is told that they are data. No secret and no address is in it.
 """
 
+import hashlib
 import json
 from typing import Any
 
@@ -47,8 +48,12 @@ def question(result: Result, thresholds: Thresholds) -> str:
     return f"<data>\n{data}\n</data>"
 
 
-def likeness(result: Result) -> tuple[object, ...]:
+def likeness(result: Result) -> bytes:
     """The same for GPUs that look the same: figures by the twentieth, who holds it, and what the rules think."""
+    return hashlib.blake2b(repr(_looks(result)).encode(), digest_size=16).digest()
+
+
+def _looks(result: Result) -> tuple[object, ...]:
     gpu, seen = result.gpu, result.seen
     held = gpu.holders[0].held if gpu.holders else None
     looks: tuple[object, ...] = ()

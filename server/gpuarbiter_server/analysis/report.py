@@ -53,6 +53,6 @@ def _row(result: Result) -> tuple[str, ...]:
         "-" if utilization is None else f"{utilization:.0%}",
         f"{result.score:.1f}",
         result.status.value,
-        result.shown.verdict.value,
+        result.shown.verdict.value + (" (model)" if result.opinion else ""),
         f"{result.shown.confidence:.2f}",
     )

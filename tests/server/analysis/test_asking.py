@@ -306,6 +306,14 @@ async def test_a_key_that_cannot_be_had_is_an_error_and_nothing_is_asked():
     await asker.close()
 
 
+async def test_an_environment_that_the_library_cannot_work_with_is_an_error(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/certificates.pem")
+    asker = Asker("https://127.0.0.1:9/v1", key=lambda: KEY, clock=Clock())
+    with pytest.raises(NoAnswerError, match="the library cannot be set up: FileNotFoundError"):
+        await asker.prepare(ModelSettings())
+    assert asker.trouble == "the library cannot be set up: FileNotFoundError"
+
+
 async def test_accounts_of_the_environment_are_not_told_to_the_server(monkeypatch: pytest.MonkeyPatch):
     for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
         monkeypatch.setenv(name, "theirs")

@@ -30,6 +30,16 @@ def results(*levels: float) -> tuple[Result, ...]:
     return evaluate(gpus, Settings())
 
 
+@pytest.fixture(autouse=True)
+def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Virtual time knows nothing of threads."""
+
+    async def inline(function: Callable[..., Any], *arguments: Any) -> Any:
+        return function(*arguments)
+
+    monkeypatch.setattr(asyncio, "to_thread", inline)
+
+
 class Mind:
     """Answers by the name of the GPU what it is told to, else that it is sure, each after so many seconds."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fakes.virtual_loop import run_virtually
-from gpuarbiter_server.analysis.model import GpuWindow, Holder, Result, Sample, Thresholds
+from gpuarbiter_server.analysis.model import GpuWindow, Holder, Judgement, Result, Sample, Thresholds, Verdict
 from gpuarbiter_server.analysis.service import Advise, Analysis, AnalysisError, Run, Settings, unadvised
 from gpuarbiter_server.analysis.sources import SourceError
 from gpuarbiter_server.analysis.statistics import NamespaceStatistics, low, statistics
@@ -212,6 +212,23 @@ def test_advice_is_told_what_time_is_left_and_whether_it_is_to_be_fresh():
         assert adviser.told == [(False, 55.0), (True, 55.0)]
 
     run_virtually(life())
+
+
+def test_the_table_in_the_log_says_which_judgement_is_a_models(caplog: pytest.LogCaptureFixture):
+    async def judge(results: tuple[Result, ...], *, fresh: bool, seconds: float) -> tuple[Result, ...]:
+        assert (fresh, seconds) == (False, 60.0)
+        return (replace(results[0], opinion=Judgement(Verdict.SUSPICIOUS, 0.81, "", "", 0.0)), *results[1:])
+
+    async def life() -> None:
+        await analysis(Script([window([0.9]), window([0.1])]), advise=judge).run()
+
+    with caplog.at_level(logging.INFO):
+        run_virtually(life())
+    rows = [record.message.split("  ") for record in caplog.records if record.message.startswith("gpu:0")]
+    assert [[cell.strip() for cell in row if cell][-2:] for row in rows] == [
+        ["active", "0.60"],
+        ["suspicious (model)", "0.81"],
+    ]
 
 
 @pytest.mark.parametrize("adviser", [Adviser(42.0, delay=1e6), Adviser(42.0, fault=ValueError("odd"))])

@@ -208,11 +208,12 @@ def _results(run: Run) -> list[Mapping[str, Any]]:
             "utilization": each.means.utilization,
             "memory": each.means.memory_used_bytes,
             "power": each.means.power_watts,
-            "verdict": each.judgement.verdict.value,
-            "confidence": each.judgement.confidence,
-            "reason": each.judgement.reason,
-            "recommendation": each.judgement.recommendation,
-            "adjusted": round(each.judgement.adjusted_score, 1),
+            "by_model": each.opinion is not None,
+            "verdict": each.shown.verdict.value,
+            "confidence": each.shown.confidence,
+            "reason": each.shown.reason,
+            "recommendation": each.shown.recommendation,
+            "adjusted": round(each.shown.adjusted_score, 1),
         }
         for each in run.results[:MOST_RESULTS]
     ]

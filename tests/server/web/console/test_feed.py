@@ -1,15 +1,19 @@
 """What those who watch are told: all at first, then what is new, and nothing while nothing is."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from gpuarbiter_server.analysis.model import GpuWindow, Judgement, Result, Verdict
+from gpuarbiter_server.analysis.service import Analysis, Settings
 from gpuarbiter_server.core.events import ReadingTaken
 from gpuarbiter_server.core.model import EventType, GpuReading
 from gpuarbiter_server.web.console import feed as module
 from gpuarbiter_server.web.console import trail
 from gpuarbiter_server.web.console.feed import CrowdedError
+from server.analysis.windows import window
 from support.messages import GIB, acquire, release
 from support.server import serving
 
@@ -47,6 +51,33 @@ async def test_who_waits_is_shown_with_the_reason():
             assert ticket["candidates"] == ["gpu:0"]
             assert ticket["until"] - ticket["since"] == pytest.approx(60, abs=0.1)
         call.cancel()
+
+
+async def test_a_judgement_by_a_model_is_shown_as_such():
+    class Two:
+        name = "two"
+
+        async def windows(self) -> list[GpuWindow]:
+            return [window([0.0] * 20), window([0.9] * 20)]
+
+        async def close(self) -> None: ...
+
+    async def advise(results: tuple[Result, ...], *, fresh: bool, seconds: float) -> tuple[Result, ...]:
+        assert (fresh, seconds > 0) == (False, True)
+        return (replace(results[0], opinion=Judgement(Verdict.IDLE, 0.8, "<b>", "", 1.0)), results[1])
+
+    async with serving() as arbiter:
+        analysis = Analysis(
+            Two(), Settings(), history=1, first=1e9, clock=arbiter.clock, wall=arbiter.clock, advise=advise
+        )
+        await analysis.run()
+        with Watcher(feed_of(arbiter, analysis)) as watcher:
+            await watcher.until(lambda seen: seen.said)
+            rows = watcher.seen["analysis"]["rows"]
+            assert [(row["by_model"], row["verdict"], row["confidence"]) for row in rows] == [
+                (True, "idle", 0.8),
+                (False, "active", 0.95),
+            ]
 
 
 async def test_while_nothing_changes_there_are_heartbeats_and_no_news(monkeypatch: pytest.MonkeyPatch):

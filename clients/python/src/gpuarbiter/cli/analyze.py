@@ -123,11 +123,16 @@ def _row(gpu: Any) -> Sequence[str]:
             _figure(gpu["power_usage"], ".0f", " W"),
             f"{gpu['score']:.1f}",
             str(gpu["status"]),
-            str(judged["status"]) if judged else _NONE,
+            _verdict(judged) if judged else _NONE,
             f"{judged['confidence']:.2f}" if judged else _NONE,
             str(judged["reason"]) if judged else _NONE,
         )
     ]
+
+
+def _verdict(judged: Any) -> str:
+    # Arbiters that ask no model may not say by whom it is.
+    return str(judged["status"]) + (" (model)" if judged.get("source") == "model" else "")
 
 
 def _figure(value: float | None, form: str, unit: str) -> str:

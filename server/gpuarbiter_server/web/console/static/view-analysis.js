@@ -66,7 +66,7 @@ function judgement() {
     node: el("div", { class: "stack" }, verdict.node, sure),
     update(row) {
       verdict.update(VERDICTS[row.verdict] ?? "calm", row.verdict);
-      text(sure, `${row.status}, ${percent(row.confidence)} sure`);
+      text(sure, `${row.status}, ${percent(row.confidence)} sure${row.by_model ? ", by the model" : ""}`);
     },
   };
 }

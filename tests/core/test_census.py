@@ -91,11 +91,23 @@ def test_requests_and_leases_are_shown_one_by_one_up_to_a_number() -> None:
     for number in range(3):
         world.acquire(client=f"c{number}", priority=number)
     census = world.arbiter.census(world.now)
-    assert [ticket.holder.client_id for ticket in census.ticket_views(2)] == ["c2", "c1"]
+    assert [ticket.holder.client_id for ticket in census.each_ticket(2)] == ["c2", "c1"]
     (lease,) = census.lease_views(5)
     assert census.is_live(lease.lease_id)
     assert not census.is_live("another")
     assert (census.lease_count, census.queue_length, census.shutting_down, census.journal_fault) == (1, 3, False, "")
+
+
+def test_who_is_gone_before_their_turn_is_left_out() -> None:
+    world = World(gpus(2), settings(policy=PATIENT))
+    held = [world.acquire(client=f"holder-{number}") for number in range(2)]
+    waiting = [world.acquire(client=f"waiter-{number}") for number in range(2)]
+    census = world.arbiter.census(world.now)
+    leases, tickets = census.each_lease(5), census.each_ticket(5)
+    assert (next(leases).holder.client_id, next(tickets).holder.client_id) == ("holder-0", "waiter-0")
+    world.cancel(waiting[1])
+    world.release(held[1])
+    assert [*leases, *tickets] == []
 
 
 def test_a_gpu_that_is_out_of_service_says_why() -> None:

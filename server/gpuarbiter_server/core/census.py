@@ -3,7 +3,7 @@
 Law: each look takes one pass and makes no copy of what it looks at, so that a crowd costs its counting and no more.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
@@ -62,12 +62,19 @@ class Census:
 
     def lease_views(self, most: int) -> tuple[LeaseView, ...]:
         """Live leases one by one, so many at most."""
-        leases = islice(self._state.leases.live.values(), most)
-        return tuple(lease_view(self._state, lease, self.now) for lease in leases)
+        return tuple(self.each_lease(most))
 
-    def ticket_views(self, most: int) -> tuple[TicketView, ...]:
-        """Waiting requests one by one, in the order of the queue, so many at most."""
-        return tuple(ticket_view(self._state, ticket) for ticket in islice(self._state.queue.in_order(), most))
+    def each_lease(self, most: int) -> Iterator[LeaseView]:
+        """The same, and others may have turns between any two: who has ended meanwhile is left out."""
+        for lease in list(islice(self._state.leases.live.values(), most)):
+            if self.is_live(lease.lease_id):
+                yield lease_view(self._state, lease, self.now)
+
+    def each_ticket(self, most: int) -> Iterator[TicketView]:
+        """Waiting requests in the order of the queue, in the same way."""
+        for ticket in list(islice(self._state.queue.in_order(), most)):
+            if ticket.lane is not None:
+                yield ticket_view(self._state, ticket)
 
     def is_live(self, lease_id: str) -> bool:
         """Whether there is such a lease."""

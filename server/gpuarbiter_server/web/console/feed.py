@@ -13,7 +13,7 @@ from gpuarbiter_server.core.census import Census
 from gpuarbiter_server.store.history import History
 from gpuarbiter_server.web.console.readings import INTERVAL as READINGS_INTERVAL
 from gpuarbiter_server.web.console.readings import Readings
-from gpuarbiter_server.web.console.state import MOST_LEASES, State, WallTime
+from gpuarbiter_server.web.console.state import State, WallTime
 from gpuarbiter_server.web.console.trail import SECONDS, Trail
 
 log = logging.getLogger(__name__)
@@ -148,19 +148,21 @@ class Feed:
         number = self._number + 1
         self._moment.adjust()
         changed = {}
-        for name, make in self._state.parts().items():
-            text = make()
+        for name, pieces in self._state.parts().items():
+            made = []
+            for piece in pieces:
+                made.append(piece)
+                await asyncio.sleep(0)
+            text = "".join(made)
             if self._parts.get(name, (0, ""))[1] != text:
                 changed[name] = (number, text)
-            await asyncio.sleep(0)
         if first:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_PATIENCE):
                     await self._read_back(number)
         for event in self._history.newest(self._trail.sequence, _MOST_BETWEEN):
             self._trail.take(number, event)
-        census = self._census()
-        self._trail.compare(number, self._wall(), census.lease_views(MOST_LEASES), census.is_live, self._moment)
+        self._trail.compare(number, self._wall(), self._state.leases, self._census().is_live, self._moment)
         self._parts.update(changed)
         self._number = number
         self._news.clear()

@@ -21,7 +21,8 @@ SECONDS = 900.0
 _MOST_SPANS = 2000
 _MOST_EVENTS = 500
 _MOST_MARKS = 20
-# The history tells of an end a moment later than the state; after so many seconds it does not any more.
+# The history tells of a grant, and of an end, a moment later than the state; after so many seconds it will not.
+_LATE = 3.0
 _PATIENCE = 10.0
 # One comes every few seconds for each lease, and says nothing new.
 _NO_NEWS = frozenset({EventType.RENEWED})
@@ -130,7 +131,7 @@ class Trail:
     ) -> None:
         """Begins leases that the history did not show the grant of; ends those that live no more, whatever it shows."""
         for lease in shown:
-            if lease.lease_id not in self._open:
+            if lease.lease_id not in self._open and now - moment(lease.granted_at) > _LATE:
                 self._open[lease.lease_id] = _Span(
                     lease.lease_id,
                     lease.task_type,

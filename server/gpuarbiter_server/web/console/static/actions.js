@@ -29,10 +29,17 @@ export class Actions {
 
   /** Asks for the token; then goes on with what was to be done. */
   signIn(then = null, problem = "") {
-    const token = el("input", { type: "password", autocomplete: "off", required: true, name: "token", maxlength: 4096 });
+    const token = el("input", {
+      type: "password",
+      autocomplete: "off",
+      required: true,
+      name: "token",
+      maxlength: 4096,
+    });
     dialog({
       title: "Admin token",
-      about: "Drain, resume and revoke need it. gpu-arbiterd token prints it on the arbiter's machine. It is kept in this tab alone.",
+      about:
+        "Drain, resume and revoke need it. gpu-arbiterd token prints it on the arbiter's machine. It is kept in this tab alone.",
       fields: [el("label", {}, "Token", token)],
       problem,
       go: "Sign in",
@@ -75,7 +82,14 @@ export class Actions {
 
   #drain(gpu) {
     const reason = el("input", { maxlength: 1024, name: "reason", placeholder: "new driver" });
-    const grace = el("input", { type: "number", min: 0, max: 86400, step: "any", name: "grace", placeholder: "leave them alone" });
+    const grace = el("input", {
+      type: "number",
+      min: 0,
+      max: 86400,
+      step: "any",
+      name: "grace",
+      placeholder: "leave them alone",
+    });
     const held = this.store.leasesOn(gpu.key).length;
     this.#dialog({
       title: `Drain ${gpu.key}?`,
@@ -86,7 +100,11 @@ export class Actions {
       ],
       go: "Drain",
       name: "drain",
-      said: () => ({ gpus: [gpu.key], reason: reason.value, grace_seconds: grace.value === "" ? null : Number(grace.value) }),
+      said: () => ({
+        gpus: [gpu.key],
+        reason: reason.value,
+        grace_seconds: grace.value === "" ? null : Number(grace.value),
+      }),
     });
   }
 

@@ -18,7 +18,11 @@ export function attention(store, now) {
 function ofArbiter({ arbiter, gpus }) {
   const found = [];
   if (arbiter?.journal_fault)
-    found.push({ kind: "bad", what: "Nothing can be granted", why: `the journal cannot be written: ${arbiter.journal_fault}` });
+    found.push({
+      kind: "bad",
+      what: "Nothing can be granted",
+      why: `the journal cannot be written: ${arbiter.journal_fault}`,
+    });
   if (arbiter?.stopping) found.push({ kind: "bad", what: "The arbiter is stopping", why: "it takes no new requests" });
   if (arbiter && !arbiter.nvml_up && gpus.some((gpu) => gpu.source === "nvml"))
     found.push({ kind: "bad", what: "The driver does not answer", why: "NVML is down; the figures are old" });
@@ -32,7 +36,12 @@ function ofGpu(gpu) {
   if (state.kind === "bad" || state.kind === "warn")
     found.push({ kind: state.kind, what: `${gpu.key}: ${state.words}`, why: clean(gpu.why), link });
   if (gpu.waiting >= gpu.waiting_limit && gpu.waiting > 0)
-    found.push({ kind: "warn", what: `${gpu.key}: the queue is full`, why: `${gpu.waiting} of ${gpu.waiting_limit} wait`, link });
+    found.push({
+      kind: "warn",
+      what: `${gpu.key}: the queue is full`,
+      why: `${gpu.waiting} of ${gpu.waiting_limit} wait`,
+      link,
+    });
   if (gpu.unleased > gpu.total * MUCH_UNLEASED)
     found.push({ kind: "warn", what: `${gpu.key}: ${bytes(gpu.unleased)} in use without a lease`, why: "", link });
   return found;
@@ -54,7 +63,9 @@ function ofQueue({ queue }, now) {
   if (long.length === 0) return [];
   const longest = Math.max(...long.map((ticket) => now - ticket.since));
   const why = `the longest for ${duration(longest)}`;
-  return [{ kind: "warn", what: `${count(long.length, "request")} waiting for more than a minute`, why, link: "#queue" }];
+  return [
+    { kind: "warn", what: `${count(long.length, "request")} waiting for more than a minute`, why, link: "#queue" },
+  ];
 }
 
 function ofAnalysis({ rows }) {

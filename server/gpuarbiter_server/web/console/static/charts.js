@@ -11,7 +11,13 @@ export function chart({ width, height, series, label }) {
   }));
   const node = svg(
     "svg",
-    { class: "chart", viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", role: "img", "aria-label": label },
+    {
+      class: "chart",
+      viewBox: `0 0 ${width} ${height}`,
+      preserveAspectRatio: "none",
+      role: "img",
+      "aria-label": label,
+    },
     ...drawn.flatMap(({ fill, stroke }) => [fill, stroke]),
   );
   return {

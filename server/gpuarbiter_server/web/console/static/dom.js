@@ -62,3 +62,25 @@ export function keyed(parent, items, keyOf, make) {
   for (const [key, row] of before) if (!after.has(key)) row.node.remove();
   parent.kept = after;
 }
+
+/** Tells how far the pointer was dragged, in pixels, each time that it has moved. */
+export function drag(node, moved) {
+  let last = null;
+  node.addEventListener("pointerdown", (event) => {
+    if (event.button === 0) last = event.clientX;
+  });
+  node.addEventListener("pointermove", (event) => {
+    if (last === null) return;
+    if (event.buttons === 0) {
+      last = null;
+      return;
+    }
+    moved(event.clientX - last);
+    last = event.clientX;
+  });
+  for (const end of ["pointerup", "pointercancel", "pointerleave"]) {
+    node.addEventListener(end, () => {
+      last = null;
+    });
+  }
+}

@@ -37,7 +37,10 @@ export function ledger() {
       const total = gpu.total || 1;
       const left = Math.max(0, total - gpu.committed - gpu.unleased - gpu.headroom);
       const sizes = [gpu.committed, gpu.unleased, left, gpu.headroom];
-      const whole = Math.max(total, sizes.reduce((sum, size) => sum + size, 0));
+      const whole = Math.max(
+        total,
+        sizes.reduce((sum, size) => sum + size, 0),
+      );
       segments.forEach((segment, place) => {
         segment.style.width = `${(100 * sizes[place]) / whole}%`;
       });
@@ -60,12 +63,7 @@ export function table({ columns, keyOf, empty, label }) {
   const body = el("tbody", { role: "rowgroup" });
   const nothing = el("p", { class: "empty" }, empty);
   const more = el("p", { class: "more", hidden: true });
-  const whole = el(
-    "table",
-    { role: "table", "aria-label": label },
-    el("thead", { role: "rowgroup" }, head),
-    body,
-  );
+  const whole = el("table", { role: "table", "aria-label": label }, el("thead", { role: "rowgroup" }, head), body);
   return {
     node: el("div", { class: "tablebox" }, whole, nothing, more),
     update(rows, total = rows.length) {
@@ -87,7 +85,12 @@ function line(row, columns) {
       el("td", { role: "cell", class: columns[place].className, "data-title": columns[place].title }, cell.node),
     ),
   );
-  return { node, update: (next) => cells.forEach((cell) => cell.update(next)) };
+  return {
+    node,
+    update(next) {
+      for (const cell of cells) cell.update(next);
+    },
+  };
 }
 
 /** A cell of text. */

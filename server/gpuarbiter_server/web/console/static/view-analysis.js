@@ -6,7 +6,12 @@ import { VERDICTS } from "./view-overview.js";
 import { bytes, clean, count, duration, elapsed, percent } from "./words.js";
 
 export function analysis({ store, clockNow }) {
-  const tiles = { mean: tile("Mean score"), low: tile("Low or idle"), suspicious: tile("Suspicious"), last: tile("Last look") };
+  const tiles = {
+    mean: tile("Mean score"),
+    low: tile("Low or idle"),
+    suspicious: tile("Suspicious"),
+    last: tile("Last look"),
+  };
   const fault = el("p", { class: "banner", role: "status", hidden: true });
   const rows = table({
     label: "GPUs by score",
@@ -22,7 +27,13 @@ export function analysis({ store, clockNow }) {
     ],
   });
   const off = el("p", { class: "empty" }, "The analysis is switched off (analysis.enabled).");
-  const body = el("div", {}, el("div", { class: "tiles" }, ...Object.values(tiles).map((each) => each.node)), fault, el("section", { class: "panel" }, rows.node));
+  const body = el(
+    "div",
+    {},
+    el("div", { class: "tiles" }, ...Object.values(tiles).map((each) => each.node)),
+    fault,
+    el("section", { class: "panel" }, rows.node),
+  );
   return {
     node: el("div", { class: "view" }, el("h1", {}, "Utilization analysis"), off, body),
     update() {
@@ -38,7 +49,11 @@ export function analysis({ store, clockNow }) {
       const suspicious = results.filter((row) => row.verdict === "suspicious").length;
       tiles.suspicious.update(String(suspicious), "held without use", suspicious ? "warn" : "calm");
       const age = now.at === null ? null : clockNow() - now.at;
-      tiles.last.update(age === null ? "–" : `${elapsed(age)} ago`, `every ${duration(now.interval)}, from ${now.source}`, now.stale ? "warn" : "calm");
+      tiles.last.update(
+        age === null ? "–" : `${elapsed(age)} ago`,
+        `every ${duration(now.interval)}, from ${now.source}`,
+        now.stale ? "warn" : "calm",
+      );
       show(fault, Boolean(now.fault));
       text(fault, `The last look failed: ${clean(now.fault)}. What is shown is older.`);
       rows.update(results);

@@ -10,7 +10,12 @@ const GROUPS = { leases: "Leases", queue: "Queue", gpus: "GPUs", operators: "Ope
 export function events({ store }) {
   const on = new Set(Object.keys(GROUPS));
   let kept = null;
-  const search = el("input", { type: "search", placeholder: "Task, holder, GPU, word …", "aria-label": "Filter", maxlength: 200 });
+  const search = el("input", {
+    type: "search",
+    placeholder: "Task, holder, GPU, word …",
+    "aria-label": "Filter",
+    maxlength: 200,
+  });
   const pause = el("button", { type: "button", "aria-pressed": "false" }, "Pause");
   const boxes = Object.entries(GROUPS).map(([group, title]) => {
     const box = el("input", { type: "checkbox", checked: true });
@@ -54,7 +59,16 @@ export function events({ store }) {
 }
 
 function matches(event, wanted) {
-  const said = [event.type, event.task, event.client, event.namespace, event.lease, event.request, event.detail, event.end];
+  const said = [
+    event.type,
+    event.task,
+    event.client,
+    event.namespace,
+    event.lease,
+    event.request,
+    event.detail,
+    event.end,
+  ];
   return [...said, ...(event.gpus ?? []), eventKind(event).words].some((part) => part?.toLowerCase().includes(wanted));
 }
 

@@ -3,12 +3,13 @@
 import { chart } from "./charts.js";
 import { attribute, el, show, text } from "./dom.js";
 import { ledger, name, pill, table } from "./parts.js";
+import { FIGURES } from "./store.js";
 import { leaseColumns } from "./view-leases.js";
 import { ticketColumns } from "./view-queue.js";
-import { FIGURES } from "./store.js";
 import { bytes, clock, count, gpuState, percent } from "./words.js";
 
 const MOST_TICKETS = 50;
+const LEDGER = ["committed", "unleased", "admissible", "headroom"];
 
 export function gpu({ store, actions, clockNow }) {
   const title = el("h1");
@@ -21,9 +22,18 @@ export function gpu({ store, actions, clockNow }) {
     width: 900,
     height: 180,
     label: "Memory over a quarter of an hour",
-    series: [{ name: "unleased", filled: true, drawn: false }, { name: "committed", filled: true, drawn: false }, { name: "inuse" }],
+    series: [
+      { name: "unleased", filled: true, drawn: false },
+      { name: "committed", filled: true, drawn: false },
+      { name: "inuse" },
+    ],
   });
-  const busy = chart({ width: 900, height: 90, label: "Utilization over a quarter of an hour", series: [{ name: "busy", filled: true }] });
+  const busy = chart({
+    width: 900,
+    height: 90,
+    label: "Utilization over a quarter of an hour",
+    series: [{ name: "busy", filled: true }],
+  });
   const top = el("span", { class: "dim small" });
   const from = el("span");
   const bar = ledger();
@@ -39,17 +49,45 @@ export function gpu({ store, actions, clockNow }) {
     keyOf: (ticket) => `${ticket.client}\n${ticket.id}`,
     columns: ticketColumns(store, clockNow),
   });
+  const legend = LEDGER.map((part) => el("li", { class: part }));
   const body = el(
     "div",
     {},
     bar.node,
-    el("ul", { class: "legend" }, ...["committed", "unleased", "admissible", "headroom"].map((part) => el("li", { class: part }, part))),
-    el("section", { class: "panel plot" }, el("h2", {}, "Memory"), top, memory.node, el("ul", { class: "legend" }, el("li", { class: "inuse" }, "in use"), el("li", { class: "committed" }, "committed"), el("li", { class: "unleased" }, "unleased, on top of it"))),
-    el("section", { class: "panel plot" }, el("h2", {}, "Utilization"), el("span", { class: "dim small" }, "100 %"), busy.node, el("p", { class: "axis dim small" }, from, el("span", {}, "now"))),
+    el("ul", { class: "legend" }, ...legend),
+    el(
+      "section",
+      { class: "panel plot" },
+      el("h2", {}, "Memory"),
+      top,
+      memory.node,
+      el(
+        "ul",
+        { class: "legend" },
+        el("li", { class: "inuse" }, "in use"),
+        el("li", { class: "committed" }, "committed"),
+        el("li", { class: "unleased" }, "unleased, on top of it"),
+      ),
+    ),
+    el(
+      "section",
+      { class: "panel plot" },
+      el("h2", {}, "Utilization"),
+      el("span", { class: "dim small" }, "100 %"),
+      busy.node,
+      el("p", { class: "axis dim small" }, from, el("span", {}, "now")),
+    ),
     el("section", { class: "panel" }, el("h2", {}, "Leases"), held.node),
     el("section", { class: "panel" }, el("h2", {}, "Waiting"), waiting.node),
   );
-  const node = el("div", { class: "view" }, el("div", { class: "heading" }, title, model.node, state.node, drainPlace), why, unknown, body);
+  const node = el(
+    "div",
+    { class: "view" },
+    el("div", { class: "heading" }, title, model.node, state.node, drainPlace),
+    why,
+    unknown,
+    body,
+  );
   const drains = new Map();
   return {
     node,
@@ -69,9 +107,9 @@ export function gpu({ store, actions, clockNow }) {
       state.update(kind, words);
       model.update(`${found.name} ${bytes(found.total)} ${found.uuid}`.trim());
       text(why, found.why ?? "");
-      const parts = ["committed", "unleased", "admissible", "headroom"].map((part) => `${part} ${bytes(found[part])}`);
+      const parts = LEDGER.map((part) => `${part} ${bytes(found[part])}`);
       bar.update(found, parts.join(", "));
-      [...body.querySelectorAll(":scope > .legend li")].forEach((item, each) => text(item, parts[each]));
+      for (const [each, item] of legend.entries()) text(item, parts[each]);
       const rows = store.readings;
       const begin = rows[0]?.[0] ?? now - 60;
       const series = (figure) => rows.map((row) => [row[0], figure(row[place + 1] ?? [])]);

@@ -44,7 +44,12 @@ export function overview({ store, actions }) {
       keyed(notices, shown, (each) => each.what.replace(/\d.*/, "") + each.link, notice);
       show(more, hidden > 0);
       text(more, `and ${hidden} more`);
-      keyed(cards, store.gpus, (gpu) => gpu.key, (gpu) => card(gpu, store, actions, now));
+      keyed(
+        cards,
+        store.gpus,
+        (gpu) => gpu.key,
+        (gpu) => card(gpu, store, actions, now),
+      );
       for (const row of cards.kept.values()) row.draw(now);
     },
   };
@@ -90,7 +95,12 @@ function card(first, store, actions) {
   const busyFigure = el("strong");
   const memoryFigure = el("strong");
   const memoryNote = el("span", { class: "dim small" });
-  const busy = chart({ width: 240, height: 44, series: [{ name: "busy", filled: true }], label: "Utilization over ten minutes" });
+  const busy = chart({
+    width: 240,
+    height: 44,
+    series: [{ name: "busy", filled: true }],
+    label: "Utilization over ten minutes",
+  });
   const memory = chart({
     width: 240,
     height: 44,
@@ -98,9 +108,7 @@ function card(first, store, actions) {
     label: "Memory committed and in use over ten minutes",
   });
   const bar = ledger();
-  const legend = Object.fromEntries(
-    ["committed", "unleased", "admissible", "headroom"].map((part) => [part, el("b")]),
-  );
+  const legend = Object.fromEntries(["committed", "unleased", "admissible", "headroom"].map((part) => [part, el("b")]));
   const holders = el("ul", { class: "holders" });
   const others = el("p", { class: "more" });
   const waiting = el("a", { href: "#queue" });
@@ -112,9 +120,23 @@ function card(first, store, actions) {
   const node = el(
     "article",
     { class: "card", "aria-label": key },
-    el("header", {}, el("h2", {}, el("a", { href: `#gpu=${encodeURIComponent(key)}` }, key)), model.node, state.node, drain.node),
+    el(
+      "header",
+      {},
+      el("h2", {}, el("a", { href: `#gpu=${encodeURIComponent(key)}` }, key)),
+      model.node,
+      state.node,
+      drain.node,
+    ),
     el("div", { class: "meter" }, el("span", { class: "title" }, "Utilization"), busyFigure, busy.node),
-    el("div", { class: "meter" }, el("span", { class: "title" }, "Memory in use"), memoryFigure, memoryNote, memory.node),
+    el(
+      "div",
+      { class: "meter" },
+      el("span", { class: "title" }, "Memory in use"),
+      memoryFigure,
+      memoryNote,
+      memory.node,
+    ),
     bar.node,
     el(
       "ul",
@@ -135,7 +157,12 @@ function card(first, store, actions) {
     busy.update([points(FIGURES.utilization)], 100, from, now);
     memory.update([points(FIGURES.committed), points(FIGURES.used)], mib, from, now);
     const held = store.leasesOn(key).sort((one, other) => one.granted - other.granted);
-    keyed(holders, held.slice(0, MOST_HOLDERS), (lease) => lease.id, () => holder(key));
+    keyed(
+      holders,
+      held.slice(0, MOST_HOLDERS),
+      (lease) => lease.id,
+      () => holder(key),
+    );
     for (const row of holders.kept.values()) row.tick(now);
     show(others, held.length > MOST_HOLDERS || held.length === 0);
     text(others, held.length === 0 ? "nobody holds it" : `and ${held.length - MOST_HOLDERS} more`);
@@ -175,7 +202,8 @@ export const VERDICTS = { active: "good", idle: "calm", suspicious: "warn" };
 
 function hardware(gpu) {
   const facts = [];
-  if (gpu.power != null) facts.push(`${Math.round(gpu.power)}${gpu.power_limit ? `/${Math.round(gpu.power_limit)}` : ""} W`);
+  if (gpu.power != null)
+    facts.push(`${Math.round(gpu.power)}${gpu.power_limit ? `/${Math.round(gpu.power_limit)}` : ""} W`);
   if (gpu.temperature != null) facts.push(`${Math.round(gpu.temperature)} °C`);
   if (gpu.wait_p95 != null) facts.push(`95 % wait ${duration(gpu.wait_p95)} at most`);
   return facts.join(" · ");

@@ -1,8 +1,10 @@
 // Who held which GPU when.
 
-import { attribute, el, keyed, show, svg, text } from "./dom.js";
-import { nearest, neighbour, Palette, pack, ticks, View } from "./packing.js";
-import { clean, clock, duration, endedBadly, endWords, markWords } from "./words.js";
+import { attribute, drag, el, keyed, show, svg, text } from "./dom.js";
+import { nearest, neighbour, Palette, pack, View } from "./packing.js";
+import { tell } from "./timeline-details.js";
+import { AXIS, axis, bar, LEGEND, legendItem } from "./timeline-drawing.js";
+import { clock, duration } from "./words.js";
 
 const SECONDS = 900;
 const FIRST_SECONDS = 120;
@@ -11,8 +13,6 @@ const LANE = 22;
 const LEAST_LANE = 7;
 const MOST_HEIGHT = 132;
 const GAP = 10;
-const AXIS = 24;
-const LETTER = 6.4;
 const COLOURS = 8;
 
 export function timeline({ store, redraw }) {
@@ -26,12 +26,18 @@ export function timeline({ store, redraw }) {
 
   const grid = svg("g", { class: "grid" });
   const lanes = svg("g");
-  const canvas = svg("svg", {
-    class: "timeline",
-    tabindex: 0,
-    role: "application",
-    "aria-label": "Leases over time, by GPU. Arrow keys go from lease to lease; plus and minus zoom; Shift and arrow keys move.",
-  }, grid, lanes);
+  const canvas = svg(
+    "svg",
+    {
+      class: "timeline",
+      tabindex: 0,
+      role: "application",
+      "aria-label":
+        "Leases over time, by GPU. Arrow keys go from lease to lease; plus and minus zoom; Shift and arrow keys move.",
+    },
+    grid,
+    lanes,
+  );
   const stage = el("div", { class: "stage" }, canvas);
   const details = el("div", { class: "details", role: "status", "aria-live": "polite" });
   const legend = el("ul", { class: "legend tasks", "aria-label": "Colours" });
@@ -65,22 +71,30 @@ export function timeline({ store, redraw }) {
     el("section", { class: "panel flush" }, stage, empty),
     details,
     legend,
-    el("p", { class: "dim small keys" }, "Wheel: zoom. Drag: move. Keys: arrows from lease to lease, + and − zoom, Shift and arrows move, Home shows all, End follows."),
+    el(
+      "p",
+      { class: "dim small keys" },
+      "Wheel: zoom. Drag: move. Keys: arrows from lease to lease, + and − zoom, Shift and arrows move, Home shows all, End follows.",
+    ),
   );
 
   new ResizeObserver(([entry]) => {
     width = Math.max(240, entry.contentRect.width);
     redraw();
   }).observe(stage);
-  canvas.addEventListener("wheel", (event) => {
-    event.preventDefault();
-    if (event.shiftKey || Math.abs(event.deltaX) > Math.abs(event.deltaY)) {
-      view.pan((event.deltaX || event.deltaY) / width, now);
-    } else {
-      view.zoom(event.deltaY > 0 ? 1.2 : 1 / 1.2, now, momentAt(event));
-    }
-    redraw();
-  }, { passive: false });
+  canvas.addEventListener(
+    "wheel",
+    (event) => {
+      event.preventDefault();
+      if (event.shiftKey || Math.abs(event.deltaX) > Math.abs(event.deltaY)) {
+        view.pan((event.deltaX || event.deltaY) / width, now);
+      } else {
+        view.zoom(event.deltaY > 0 ? 1.2 : 1 / 1.2, now, momentAt(event));
+      }
+      redraw();
+    },
+    { passive: false },
+  );
   drag(canvas, (dx) => {
     view.pan(-dx / Math.max(1, width - LABEL_WIDTH), now);
     redraw();
@@ -181,10 +195,15 @@ export function timeline({ store, redraw }) {
     const seen = all.filter((each) => each.begin <= to && (each.end ?? now) >= from);
     show(empty, seen.length === 0);
     const tasks = [...new Set(seen.map((each) => each.task))].sort();
-    keyed(legend, [...tasks, ...LEGEND], (each) => each.mark ?? `task ${each}`, (each) => legendItem(each, palette));
+    keyed(
+      legend,
+      [...tasks, ...LEGEND],
+      (each) => each.mark ?? `task ${each}`,
+      (each) => legendItem(each, palette),
+    );
     attribute(follow, "aria-pressed", view.follows);
     text(span, `${duration(view.seconds)} up to ${view.follows ? "now" : clock(to)}`);
-    tell(details, store.spans.get(hovered) ?? (chosen && (store.spans.get(chosen.id) ?? chosen)), now);
+    tell(details, store.spans.get(hovered) ?? (chosen && (store.spans.get(chosen.id) ?? chosen)));
   }
 
   function laneRow(first) {
@@ -203,7 +222,12 @@ export function timeline({ store, redraw }) {
         attribute(back, "width", width - LABEL_WIDTH);
         attribute(back, "height", row.height + 6);
         const seen = row.placed.filter(([each]) => each.begin <= frame.to && (each.end ?? now) >= frame.from);
-        keyed(bars, seen, ([each]) => each.id, () => bar(palette));
+        keyed(
+          bars,
+          seen,
+          ([each]) => each.id,
+          () => bar(palette),
+        );
         seen.forEach(([each, lane]) => {
           const chosenHere = each.id === chosen?.id || each.id === hovered;
           bars.kept.get(each.id).draw(each, row.y + lane * row.lane, row.lane - 2, frame, now, width, chosenHere);
@@ -219,137 +243,4 @@ export function timeline({ store, redraw }) {
       draw();
     },
   };
-}
-
-const LEGEND = [
-  { mark: "yield", words: "asked to yield" },
-  { mark: "exceeded", words: "held past its limit" },
-  { mark: "forced", words: "ended without its holder's word" },
-];
-
-function legendItem(item, palette) {
-  const node = item.mark
-    ? el("li", {}, el("span", { class: `glyph ${item.mark}` }), item.words)
-    : el("li", {}, el("span", { class: `swatch task-${palette.of(item)}` }), clean(item));
-  return { node, update: () => {} };
-}
-
-function axis(grid, from, to, x, height, width) {
-  const moments = ticks(from, to, Math.max(2, (width - LABEL_WIDTH) / 90));
-  const marks = moments.map((at) => ({ at, x: x(at).toFixed(1), height }));
-  keyed(grid, marks, ({ at }) => Math.round(at), tick);
-}
-
-function tick() {
-  const mark = svg("line", { y1: AXIS - 6 });
-  const label = svg("text", { y: 13, "text-anchor": "middle" });
-  return {
-    node: svg("g", {}, mark, label),
-    update({ at, x, height }) {
-      attribute(mark, "x1", x);
-      attribute(mark, "x2", x);
-      attribute(mark, "y2", height);
-      attribute(label, "x", x);
-      text(label, clock(at));
-    },
-  };
-}
-
-function bar(palette) {
-  const block = svg("rect", { rx: 3 });
-  const caption = svg("text", { class: "caption" });
-  const marks = svg("g");
-  const end = svg("rect", { class: "forced", width: 3 });
-  const node = svg("g", { class: "held" }, block, caption, marks, end);
-  return {
-    node,
-    update() {},
-    draw(span, y, height, { from, to, x }, now, width, chosen) {
-      const left = x(Math.max(span.begin, from));
-      const right = x(Math.min(span.end ?? now, to));
-      const wide = Math.max(1.5, right - left);
-      attribute(node, "data-id", span.id);
-      attribute(node, "class", `held task-${palette.of(span.task)}${chosen ? " chosen" : ""}${span.end ? "" : " live"}`);
-      attribute(block, "x", left.toFixed(1));
-      attribute(block, "y", y.toFixed(1));
-      attribute(block, "width", wide.toFixed(1));
-      attribute(block, "height", height.toFixed(1));
-      const letters = height >= 12 ? Math.floor((wide - 8) / LETTER) : 0;
-      text(caption, letters > 2 ? clean(span.client, Math.max(2, letters)) : "");
-      attribute(caption, "x", (left + 4).toFixed(1));
-      attribute(caption, "y", (y + height / 2 + 4).toFixed(1));
-      const shown = span.marks.filter(([at, kind]) => GLYPHS[kind] && at >= from && at <= to);
-      keyed(marks, shown, ([at, kind]) => `${kind}${at}`, glyph);
-      shown.forEach(([at, kind]) => marks.kept.get(`${kind}${at}`).draw(x(at), y, height));
-      const forced = span.end && span.end <= to && endedBadly(span.how);
-      attribute(end, "visibility", forced ? "visible" : "hidden");
-      if (forced) {
-        attribute(end, "x", Math.min(width - 3, right - 1.5).toFixed(1));
-        attribute(end, "y", (y - 1).toFixed(1));
-        attribute(end, "height", (height + 2).toFixed(1));
-      }
-    },
-  };
-}
-
-const GLYPHS = { YIELD_REQUESTED: "yield", HOLD_EXCEEDED: "exceeded" };
-
-function glyph([, kind]) {
-  const node = svg("path", { class: `glyph ${GLYPHS[kind]}` });
-  return {
-    node,
-    update() {},
-    draw(x, y, height) {
-      const size = Math.min(5, height / 2);
-      const middle = y + height / 2;
-      const path =
-        kind === "YIELD_REQUESTED"
-          ? `M${x},${middle - size}L${x + size},${middle + size}H${x - size}Z`
-          : `M${x},${middle - size}L${x + size},${middle}L${x},${middle + size}L${x - size},${middle}Z`;
-      attribute(node, "d", path);
-    },
-  };
-}
-
-function tell(details, span, now) {
-  const lines = span ? told(span, now) : ["Point at a lease, or go to one with the arrow keys, to see what is known of it."];
-  keyed(details, lines.map((words, place) => ({ words, place })), (each) => each.place, ({ place }) => {
-    const node = el(place === 0 && span ? "strong" : "span");
-    return { node, update: ({ words }) => text(node, words) };
-  });
-  attribute(details, "data-empty", span ? null : "");
-}
-
-function told(span, now) {
-  const lines = [
-    `${clean(span.task)} of ${clean(span.client, 80)}${span.namespace ? ` in ${clean(span.namespace, 80)}` : ""}`,
-    `${span.gpus.join(", ")} from ${clock(span.begin)} ${span.end ? `to ${clock(span.end)}` : "on"}, ${duration((span.end ?? now) - span.begin)}`,
-  ];
-  if (span.waited != null) lines.push(`waited ${duration(span.waited)}`);
-  for (const [at, kind, detail] of span.marks)
-    lines.push(`${clock(at)} ${markWords(kind)}${detail ? ` (${clean(detail, 120).toLowerCase().replaceAll("_", " ")})` : ""}`);
-  if (span.end) lines.push([endWords(span.how), clean(span.detail, 200)].filter(Boolean).join(": "));
-  lines.push(`lease ${span.id}`);
-  return lines;
-}
-
-function drag(node, moved) {
-  let last = null;
-  node.addEventListener("pointerdown", (event) => {
-    if (event.button === 0) last = event.clientX;
-  });
-  node.addEventListener("pointermove", (event) => {
-    if (last === null) return;
-    if (event.buttons === 0) {
-      last = null;
-      return;
-    }
-    moved(event.clientX - last);
-    last = event.clientX;
-  });
-  for (const end of ["pointerup", "pointercancel", "pointerleave"]) {
-    node.addEventListener(end, () => {
-      last = null;
-    });
-  }
 }

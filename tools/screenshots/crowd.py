@@ -1,4 +1,6 @@
-"""Programs that ask for leases for ever, of many kinds, more than there are GPUs: `python -m tools.crowd ADDRESS PART`.
+"""Programs that ask for leases for ever, of many kinds, more than eight GPUs can serve at once.
+
+    python -m tools.screenshots.crowd ADDRESS PART
 
 Each part is a process of its own, so that the arbiter tells their memory apart. Ends with SIGTERM.
 """
@@ -31,21 +33,26 @@ class Kind:
     candidates: tuple[str, ...] = ()
 
 
+FRONT = ("gpu:0", "gpu:1", "gpu:2")
 PARTS: dict[str, dict[str, Kind]] = {
     "speech": {
-        "ASR": Kind(70, hold=3.0, memory="6GiB", busy=0.85),
-        "TTS": Kind(40, hold=2.0, memory="4GiB", busy=0.6, hangs_every=9),
+        "ASR": Kind(60, hold=3.0, memory="6GiB", busy=0.85, candidates=FRONT),
+        "TTS": Kind(40, hold=2.0, memory="4GiB", busy=0.6, hangs_every=5, candidates=FRONT),
     },
     "text": {
-        "NMT": Kind(50, hold=2.5, memory="5GiB", busy=0.7),
-        "LLM": Kind(6, hold=12.0, memory="20GiB", busy=0.95, rest=2.0),
+        "NMT": Kind(50, hold=2.5, memory="5GiB", busy=0.7, candidates=("gpu:2", "gpu:3")),
+        "SUMMARY": Kind(20, hold=7.0, memory="14GiB", busy=0.9, candidates=("gpu:3",)),
     },
-    "batch": {
-        "EMBED": Kind(24, hold=8.0, memory="5GiB", shared=True, busy=0.25, candidates=("gpu:6",)),
-        "TRAIN": Kind(3, hold=45.0, memory="16GiB", count=2, busy=0.97, rest=4.0, candidates=("gpu:4", "gpu:5")),
-        "NOTEBOOK": Kind(1, hold=600.0, memory="9GiB", busy=0.0, candidates=("gpu:7",)),
+    "models": {
+        "EMBED": Kind(9, hold=9.0, memory="5GiB", shared=True, busy=0.2, candidates=("gpu:6",)),
+        "TRAIN": Kind(3, hold=40.0, memory="18GiB", count=2, busy=0.97, rest=3.0, candidates=("gpu:4", "gpu:5")),
+    },
+    "forgotten": {
+        "NOTEBOOK": Kind(1, hold=3600.0, memory="9GiB", busy=0.0, candidates=("gpu:7",)),
     },
 }
+# Who takes memory and asks nobody.
+UNLEASED = {"forgotten": ("gpu:6", "3GiB")}
 
 
 async def main() -> None:
@@ -53,9 +60,12 @@ async def main() -> None:
     logging.disable(logging.CRITICAL)
     address, part = sys.argv[1:3]
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
     async with contextlib.AsyncExitStack() as stack:
+        if part in UNLEASED:
+            key, memory = UNLEASED[part]
+            stack.enter_context(SimulatedMemory(memory, key.removeprefix("gpu:"), utilization_ratio=0.05))
         tasks = []
         for task, kind in PARTS[part].items():
             for number in range(kind.clients):

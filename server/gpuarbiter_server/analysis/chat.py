@@ -26,9 +26,8 @@ _TOO_MANY, _UNAVAILABLE = 429, 503
 _PLAIN = "identity"
 
 for _name in ("openai", "httpx2", "httpcore2"):
-    # A line for each request is more than the log of an arbiter is for.
-    if logging.getLogger(_name).level == logging.NOTSET:
-        logging.getLogger(_name).setLevel(logging.WARNING)
+    # A line for each request is more than the log of an arbiter is for. `log_levels` reaches the modules below them.
+    logging.getLogger(_name).setLevel(logging.WARNING)
 
 
 def _forms(schema: dict[str, Any], most_tokens: int) -> list[dict[str, Any]]:
@@ -89,8 +88,6 @@ class Chat:
             ) from None
         except openai.APIConnectionError as error:
             raise NoAnswerError(Outcome.ERROR, f"no connection: {_cause(error)}") from None
-        except (httpx2.HTTPError, openai.OpenAIError) as error:
-            raise NoAnswerError(Outcome.ERROR, f"no answer: {type(error).__name__}") from None
         except (ValueError, RecursionError):
             raise NoAnswerError(Outcome.MALFORMED, "what it answers is no JSON") from None
 
@@ -169,11 +166,12 @@ def _said(error: openai.APIStatusError) -> str:
 
 
 def _cause(error: BaseException) -> str:
-    """Why there is no connection, as far as it is the system that says so."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, OSError):
+    """Why there is no connection: what the system says, which stands deepest; else the kind of the error."""
+    said, cause = type(error.__cause__ or error).__name__, error.__cause__
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            said = cause.strerror
         cause = cause.__cause__ or cause.__context__
-    said = (cause.strerror or type(cause).__name__) if isinstance(cause, OSError) else type(error.__cause__).__name__
     return said[:_SHOWN]
 
 

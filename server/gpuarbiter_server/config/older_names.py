@@ -10,7 +10,7 @@ from gpuarbiter_server.config.problems import Path
 
 
 class OlderName(NamedTuple):
-    """The key of today, the unit of a bare number, and whether 1 and 0 are yes and no."""
+    """The key of today, the unit of a bare number, and whether it is yes or no, in any of the usual words."""
 
     path: Path
     unit: str = ""
@@ -30,11 +30,14 @@ OLDER_NAMES: Mapping[str, OlderName] = {
 }
 
 
+_WORDS = {"1": "true", "yes": "true", "on": "true", "0": "false", "no": "false", "off": "false"}
+
+
 def as_today(name: str, text: str) -> str:
     """The value as today's variable would have it."""
     meant, text = OLDER_NAMES[name], text.strip()
     if meant.is_flag:
-        return {"1": "true", "0": "false"}.get(text, text)
+        return _WORDS.get(text.lower(), text)
     try:
         float(text)
     except ValueError:

@@ -568,7 +568,7 @@ class TestAnalysis:
         assert (analysis.interval, analysis.max_workers, analysis.time_window) == (60, 4, 900)
         ai = analysis.ai
         assert (ai.enabled, ai.url, ai.model) == (True, "http://models.example/v1", "small-1")
-        assert [load(None, {"AI_ENABLED": said}).analysis.ai.enabled for said in ("0", " false ")] == [False, False]
+        assert [load(None, {"AI_ENABLED": said}).analysis.ai.enabled for said in ("0", " false ", "No")] == 3 * [False]
         assert config.log_level == "warning"
         assert load(None, environ | {"GPU_ARBITER_ANALYSIS__INTERVAL": "2m"}).analysis.interval == 120
         assert load(None, dict.fromkeys(environ, " ")) == Config()

@@ -54,12 +54,16 @@ class Sample:
 
 
 class Holder(NamedTuple):
-    """Who has the GPU. lease_id: empty where no lease is known; held: seconds, None where that is not known."""
+    """Who has the GPU.
+
+    lease_id: empty where no lease is known. held: seconds, None where that is not known. gpus: how many the lease has.
+    """
 
     namespace: str = ""
     pod: str = ""
     lease_id: str = ""
     held: float | None = None
+    gpus: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ async def test_what_the_sampler_reads_is_scored_with_who_holds_it():
             specs,
             arbiter.runtime.census,
             arbiter.metrics,
+            arbiter.runtime.ask,
         )
         assert lines(arbiter, analysing) == []
         delivered: list[SamplerEvent] = []
@@ -65,7 +66,11 @@ async def test_what_the_sampler_reads_is_scored_with_who_holds_it():
 async def test_where_it_is_off_nothing_runs_and_readings_go_their_way():
     async with serving() as arbiter, contextlib.AsyncExitStack() as stack:
         analysing = Analysing(
-            configured("analysis.enabled=false"), gpu_specs(), arbiter.runtime.census, arbiter.metrics
+            configured("analysis.enabled=false"),
+            gpu_specs(),
+            arbiter.runtime.census,
+            arbiter.metrics,
+            arbiter.runtime.ask,
         )
         delivered: list[SamplerEvent] = []
         assert analysing.listen(delivered.append) == delivered.append

@@ -287,6 +287,16 @@ _ANALYSIS = Row(
             (Query(rate(cat.MODEL_REQUESTS, ("result",)), "{{result}}"),),
             width=6,
         ),
+        Panel(
+            "Actions of the analysis",
+            "What it did about GPUs that are held and hardly used, a second: yield requests, deliveries to the control "
+            "webhook, notifications.",
+            "`failed` of the webhook: see dead-letters.jsonl in the state directory; of notifications: the log says "
+            "which service.",
+            PER_SECOND,
+            (Query(rate(cat.ANALYSIS_ACTIONS, ("action", "result")), "{{action}} {{result}}"),),
+            width=24,
+        ),
     ),
 )
 

@@ -15,15 +15,17 @@ from typing import Protocol
 import apprise
 
 from gpuarbiter_server.analysis.message import Message
-from gpuarbiter_server.analysis.quiet import hush
 
 log = logging.getLogger(__name__)
-hush("apprise", "requests", "requests_oauthlib", "oauthlib", "urllib3")
 
 _MOST_WAITING = 8
 _MOST_ADDRESSES = 32
 # Seconds for the first look at the addresses, which loads every service there is.
 _LOADING = 60.0
+
+
+# What these log has addresses in it.
+_TALKATIVE = ("apprise", "requests", "requests_oauthlib", "oauthlib", "urllib3")
 
 
 class OnThread(Protocol):
@@ -51,6 +53,9 @@ class Notifier:
         self._services: list[apprise.Apprise] = []
         # Held by the thread that sends; one that hangs is not joined by others.
         self._sending = threading.Lock()
+        for name in _TALKATIVE:
+            # Whatever levels are configured. Each has a handler of its own that does nothing.
+            logging.getLogger(name).propagate = False
 
     def offer(self, message: Message) -> None:
         """Has it sent."""

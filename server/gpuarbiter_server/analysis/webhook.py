@@ -20,10 +20,6 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from gpuarbiter_server.analysis.quiet import hush
-
-hush("httpx")
-
 DELIVERY = "X-GPU-Arbiter-Delivery"
 TIMESTAMP = "X-GPU-Arbiter-Timestamp"
 SIGNATURE = "X-GPU-Arbiter-Signature"
@@ -106,8 +102,9 @@ class Webhook:
         self._wall = wall
         self._pause = pause
         self._waiting: asyncio.Queue[_Delivery] = asyncio.Queue(_MOST_WAITING)
-        # What the environment says of proxies is meant for the internet.
-        self._client = httpx.AsyncClient(timeout=receiver.timeout, trust_env=False, follow_redirects=False)
+        # No client: that would log addresses, which may have tokens in them, follow redirects, and heed proxies, which
+        # are meant for the internet.
+        self._transport: httpx.AsyncBaseTransport = httpx.AsyncHTTPTransport()
 
     def offer(self, facts: Mapping[str, Any]) -> None:
         """Has it delivered."""
@@ -129,7 +126,7 @@ class Webhook:
                 left = self._waiting.get_nowait()
                 self._bury(Undelivered(left.delivery_id, left.body, 0, "the arbiter stopped"))
             with contextlib.suppress(Exception):
-                await self._client.aclose()
+                await self._transport.aclose()
 
     async def _work(self) -> None:
         while True:
@@ -167,14 +164,15 @@ class Webhook:
         """None: it was taken."""
         body = json.dumps(delivery.body, ensure_ascii=False).encode()
         headers = self._headers(delivery.delivery_id, body)
-        receiver = self._receiver
+        request = httpx.Request("POST", self._receiver.url, content=body, headers=headers)
         try:
-            # Of an answer that drips, too, the whole has to come in time; what is in it nobody reads.
-            async with asyncio.timeout(receiver.timeout):
-                async with self._client.stream("POST", receiver.url, content=body, headers=headers) as answer:
-                    return self._judge(answer)
+            # From the connection to the head of the answer; what is in it nobody reads.
+            async with asyncio.timeout(self._receiver.timeout):
+                answer = await self._transport.handle_async_request(request)
+                await answer.aclose()
+                return self._judge(answer)
         except TimeoutError:
-            return _Failure(f"no answer within {receiver.timeout:g} s")
+            return _Failure(f"no answer within {self._receiver.timeout:g} s")
         except httpx.HTTPError as error:
             return _Failure(str(error) or type(error).__name__)
 

@@ -15,6 +15,7 @@ from gpuarbiter_server.analysis.own import OwnSamples
 from gpuarbiter_server.analysis.service import Analysis, Settings
 from gpuarbiter_server.analysis.sources import Source
 from gpuarbiter_server.app import judging
+from gpuarbiter_server.app.acting import Acting, Ask
 from gpuarbiter_server.config import Config
 from gpuarbiter_server.config.analysis import AnalysisSection
 from gpuarbiter_server.config.masks import without_password
@@ -37,12 +38,18 @@ class Analysing:
     """The analysis where it is on, and its stand-in where it is off."""
 
     def __init__(
-        self, config: Config, specs: Iterable[GpuSpec], census: Callable[[], Census], metrics: Metrics
+        self,
+        config: Config,
+        specs: Iterable[GpuSpec],
+        census: Callable[[], Census],
+        metrics: Metrics,
+        ask: Ask,
     ) -> None:
         section = config.analysis
         self.service: Analysis | None = None
         self._own: OwnSamples | None = None
         self._opinions: Opinions = judging.opinions(section, count=metrics.model_asked)
+        self._acting: Acting | None = None
         if not section.enabled:
             return
         source: Source
@@ -59,6 +66,7 @@ class Analysing:
                 hostname=config.node_name(),
                 holders=lambda: holders(census()),
             )
+        self._acting = Acting(config, ask, metrics.analysis_acted, config.journal.directory())
         self.service = Analysis(
             source,
             settings(config),
@@ -68,10 +76,13 @@ class Analysing:
             wall=wall,
             observe=metrics.analysis_ran,
             advise=self._opinions.advise,
+            on_run=self._acting.on_run,
         )
 
     def start(self, stack: contextlib.AsyncExitStack) -> None:
         """Runs from now on."""
+        if self._acting is not None:
+            self._acting.start(stack)
         if self.service is not None:
             task = asyncio.ensure_future(self.service.run_forever())
             stack.push_async_callback(self._opinions.close)
@@ -96,6 +107,8 @@ class Analysing:
         if self.service is not None:
             self.service.configure(settings(config))
             self._opinions.configure(judging.model_settings(config.analysis))
+        if self._acting is not None:
+            self._acting.configure(config)
 
     def application(self, live_config: LiveConfig, guard: Guard) -> Late | None:
         """What answers its routes; None: they are not there."""
@@ -125,6 +138,7 @@ class Analysing:
                 guard=guard,
                 prometheus_url=without_password(at_start.analysis.prometheus.url),
                 metrics=at_start.telemetry.metrics,
+                control=at_start.analysis.control.enabled,
             )
 
         return Late(made)
@@ -179,7 +193,7 @@ def holders(census: Census) -> Mapping[str, tuple[Holder, ...]]:
     found: dict[str, tuple[Holder, ...]] = {}
     for lease in sorted(census.lease_views(_MOST_LEASES), key=lambda lease: lease.granted_at):
         held = census.now - lease.granted_at
-        holder = Holder(lease.holder.namespace, lease.holder.pod, lease.lease_id, held)
+        holder = Holder(lease.holder.namespace, lease.holder.pod, lease.lease_id, held, len(lease.gpus))
         for grant in lease.gpus:
             found[grant.spec.key] = (*found.get(grant.spec.key, ()), holder)
     return found

@@ -131,7 +131,7 @@ async def _assemble(
         journal = JournalWriter(kept.journal, metrics)
         stack.push_async_callback(journal.close, _LAST_COMMIT)
     runtime = Runtime(arbiter, clock=monotonic, observers=observers, journal=journal, on_serving=readiness.serving)
-    analysing = Analysing(config, specs, runtime.census, metrics)
+    analysing = Analysing(config, specs, runtime.census, metrics, runtime.ask)
     sources = Sources(
         __version__,
         census=runtime.census,

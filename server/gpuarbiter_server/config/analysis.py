@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
 
 from gpuarbiter_server.config import kinds
+from gpuarbiter_server.config.analysis_actions import ActionsSection, ControlSection, NotifySection, actions_faults
 from gpuarbiter_server.config.analysis_ai import AiSection, ai_faults
 from gpuarbiter_server.config.masks import MASK, MASKED, masked_by, without_password
 from gpuarbiter_server.config.problems import Fault, Rejection
@@ -178,6 +179,9 @@ class AnalysisSection(Section):
     weights: WeightsSection = Field(default_factory=WeightsSection)
     prometheus: PrometheusSection = Field(default_factory=PrometheusSection)
     ai: AiSection = Field(default_factory=AiSection)
+    actions: ActionsSection = Field(default_factory=ActionsSection)
+    control: ControlSection = Field(default_factory=ControlSection)
+    notify: NotifySection = Field(default_factory=NotifySection)
 
     def shown(self) -> dict[str, Any]:
         """All of it as a file would say it, without secrets."""
@@ -191,6 +195,7 @@ class AnalysisSection(Section):
 def analysis_faults(section: AnalysisSection) -> Iterator[Fault]:
     """What does not fit together."""
     yield from ai_faults(section.ai)
+    yield from actions_faults(section.control)
     if not section.step <= section.time_window <= section.step * _MOST_STEPS:
         yield Fault(
             ("analysis", "time_window"),

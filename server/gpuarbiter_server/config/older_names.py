@@ -26,6 +26,8 @@ OLDER_NAMES: Mapping[str, OlderName] = {
     "AI_ENABLED": OlderName(("analysis", "ai", "enabled"), is_flag=True),
     "AI_API_URL": OlderName(("analysis", "ai", "url")),
     "AI_MODEL": OlderName(("analysis", "ai", "model")),
+    "CONTROL_API_ENABLED": OlderName(("analysis", "control", "enabled"), is_flag=True),
+    "CONTROL_API": OlderName(("analysis", "control", "url")),
     "LOG_LEVEL": OlderName(("log_level",)),
 }
 

@@ -18,13 +18,17 @@ from gpuarbiter_server.config.problems import UNKNOWN_KEY, Path, Problem, dotted
 
 PREFIX = "GPU_ARBITER_"
 FLAG = "--set"
-# The secrets themselves, which no file and no flag holds.
+# The secrets themselves, which no configuration file and no flag holds.
 ADMIN_TOKEN = "GPU_ARBITER_ADMIN_TOKEN"  # noqa: S105 -- its name
 AI_API_KEY = "GPU_ARBITER_AI_API_KEY"
+CONTROL_SECRET = "GPU_ARBITER_CONTROL_SECRET"  # noqa: S105 -- its name
+NOTIFY_URLS = "GPU_ARBITER_NOTIFY_URLS"
 # What clients, tools and the command line read from the environment, and secrets; none is a setting.
 RESERVED_NAMES = (
     ADMIN_TOKEN,
     AI_API_KEY,
+    CONTROL_SECRET,
+    NOTIFY_URLS,
     "GPU_ARBITER_ADDRESS",
     "GPU_ARBITER_TOKEN",
     "GPU_ARBITER_ON_UNAVAILABLE",

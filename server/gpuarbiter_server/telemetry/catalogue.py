@@ -413,6 +413,12 @@ ANALYSIS_DURATION = Metric(
     _ANALYSES,
     formerly=("analysis_duration_seconds",),
 )
+ANALYSIS_ACTIONS = Metric(
+    "analysis_actions",
+    "counter",
+    "What the analysis did about GPUs that are held and hardly used; a dry run only says what it would do.",
+    (Label("action", ("yield", "webhook", "notification")), Label("result", ("ok", "failed", "dry_run"))),
+)
 
 MODEL_REQUESTS = Metric(
     "analysis_model_requests",

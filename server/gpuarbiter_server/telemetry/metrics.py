@@ -51,6 +51,7 @@ class Metrics:
         self._commit = Distributions(cat.JOURNAL_COMMIT)
         self._lag = Distributions(cat.LOOP_LAG)
         self._analyses = Values(cat.ANALYSIS_RUNS)
+        self._actions = Values(cat.ANALYSIS_ACTIONS)
         self._analysis = Distributions(cat.ANALYSIS_DURATION)
         self._model = Values(cat.MODEL_REQUESTS)
         self._last = Values(cat.WORK_LAST, start=None)
@@ -107,6 +108,10 @@ class Metrics:
     def model_asked(self, result: str) -> None:
         """So it turned out when a model was to judge a GPU."""
         self._model[result,].inc()
+
+    def analysis_acted(self, action: str, result: str) -> None:
+        """The analysis did something, with this result; both as the catalogue has them."""
+        self._actions[action, result].inc()
 
     def journal_committed(self, seconds: float) -> None:
         """A commit of the journal took so long. From the journal's thread only."""

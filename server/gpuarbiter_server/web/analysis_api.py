@@ -33,11 +33,12 @@ def make(
     guard: Guard,
     prometheus_url: str,
     metrics: bool,
+    control: bool,
 ) -> FastAPI:
     """The application.
 
     config: the settings of the analysis as a file would say them, without secrets. update: changes them, for whom the
-    guard lets pass.
+    guard lets pass. metrics, control: whether there are metrics, and a control webhook.
     """
     api: FastAPI = FastAPIOffline(
         docs_url="/docs",
@@ -48,7 +49,7 @@ def make(
         version=version,
     )
 
-    _about(api, analysis, opinions, prometheus_url=prometheus_url, metrics=metrics)
+    _about(api, analysis, opinions, prometheus_url=prometheus_url, metrics=metrics, control=control)
     _runs(api, analysis, opinions)
     _results(api, analysis)
     updates.add(api, config, update, guard)
@@ -72,7 +73,9 @@ def _not_allowed(request: Request, routes: Iterable[BaseRoute]) -> Response:
     return JSONResponse({"detail": "Method Not Allowed"}, 405, {"allow": ", ".join(allowed)})
 
 
-def _about(api: FastAPI, analysis: Analysis, opinions: Opinions, *, prometheus_url: str, metrics: bool) -> None:
+def _about(
+    api: FastAPI, analysis: Analysis, opinions: Opinions, *, prometheus_url: str, metrics: bool, control: bool
+) -> None:
     @api.get("/")
     async def root() -> shapes.Root:
         """What this is."""
@@ -80,7 +83,7 @@ def _about(api: FastAPI, analysis: Analysis, opinions: Opinions, *, prometheus_u
         return shapes.Root(
             service="gpu-arbiter",
             version=api.version,
-            features=shapes.Features(ai_analysis=opinions.enabled, prometheus_metrics=metrics, control_api=False),
+            features=shapes.Features(ai_analysis=opinions.enabled, prometheus_metrics=metrics, control_api=control),
             config=shapes.Summary(
                 prometheus_url=prometheus_url, threshold=settings.thresholds.low, interval=settings.interval
             ),

@@ -87,6 +87,13 @@ def test_what_is_not(result: Result, rules: Rules) -> None:
     assert len(Watch().findings([result], rules, 0)) == 1
 
 
+def test_what_a_model_thinks_has_no_say() -> None:
+    found = idle()
+    active, waste = (replace(found.judgement, verdict=verdict) for verdict in (Verdict.ACTIVE, Verdict.IDLE))
+    assert Watch().findings([replace(found, judgement=active, opinion=waste)], AT_ONCE, 0) == []
+    assert len(Watch().findings([replace(found, judgement=waste, opinion=active)], AT_ONCE, 0)) == 1
+
+
 def test_what_nobody_holds_is_free_and_not_wasted() -> None:
     (free,) = evaluate([window([0.0] * 20, holders=())], Settings())
     assert Watch().findings([free], AT_ONCE, 0) == []

@@ -41,7 +41,7 @@ class Site:
             wall=lambda: WALL,
             pause=self._pause,
         )
-        self.webhook._client = httpx.AsyncClient(transport=httpx.MockTransport(self._answer))
+        self.webhook._transport = httpx.MockTransport(self._answer)
 
     async def _answer(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
@@ -129,7 +129,7 @@ async def test_a_receiver_that_drips_is_given_up_in_time() -> None:
         await asyncio.Event().wait()
         raise AssertionError
 
-    site.webhook._client = httpx.AsyncClient(transport=httpx.MockTransport(never))
+    site.webhook._transport = httpx.MockTransport(never)
     await site.deliver()
     assert site.buried[0].reason == "no answer within 0.01 s"
 
@@ -184,7 +184,7 @@ async def test_a_stop_puts_aside_what_is_under_way_and_what_waits() -> None:
         await asyncio.Event().wait()
         raise AssertionError
 
-    site.webhook._client = httpx.AsyncClient(transport=httpx.MockTransport(never))
+    site.webhook._transport = httpx.MockTransport(never)
     async with site.running():
         for _ in range(6):
             site.webhook.offer(FACTS)

@@ -251,7 +251,7 @@ class TestSchema:
         assert not any("default" in key for key in overrides.values())
 
     def test_a_patch_says_what_it_likes_and_gives_defaults_back(self):
-        known = Config().analysis.model_dump()
+        known = Config().analysis.model_dump(by_alias=True)
         schema = patch_schema(AnalysisSection)
         assert schema["properties"].keys() == known.keys()
         for name, key in schema["properties"].items():

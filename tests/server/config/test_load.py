@@ -1,5 +1,6 @@
 """File, environment and flags: who wins, and every way to get it wrong."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -507,6 +508,47 @@ class TestAnalysis:
         assert load(write(defaults), {}) == Config()
         assert all(load(write(example), {}) != Config() for example in examples)
 
+    def test_nothing_is_done_about_anybody_unless_it_is_said(self):
+        analysis = load(None, {}).analysis
+        assert (analysis.actions.yield_, analysis.actions.after_runs, analysis.actions.hold_down) == ("never", 2, 3600)
+        assert (analysis.control.enabled, analysis.control.timeout, analysis.notify.urls_file) == (False, 5, "")
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "control.example",
+            "http://",
+            "http://[x",
+            "http://x:port/",
+            "https://user:hidden@control.example/",
+            "https://control.example/#hidden",
+            "https://control.example/…",
+            "https://control.example/a b",
+        ],
+    )
+    def test_what_is_no_address_of_a_webhook_is_refused_and_not_shown(self, url: str):
+        found = one_problem(overrides=(f"analysis.control.url='{url}'",))
+        assert "the address of a webhook" in found
+        assert "hidden" not in found
+
+    @pytest.mark.parametrize(
+        ("url", "shown"),
+        [
+            ("", ""),
+            ("https://control.example", "https://control.example"),
+            ("https://control.example:8443/hooks/T0KEN", "https://control.example:8443/…"),
+            ("http://control?token=T0KEN", "http://control/…"),
+        ],
+    )
+    def test_of_the_address_of_a_webhook_the_host_alone_is_shown(self, url: str, shown: str):
+        config = load(None, {}, (f"analysis.control.url={url}",))
+        assert config.analysis.control.url == url
+        assert config.analysis.shown()["control"]["url"] == shown
+        assert "T0KEN" not in config.to_yaml()
+        # Whoever sends back what was shown has changed nothing.
+        patch = json.dumps({"analysis": {"control": {"url": shown}}})
+        assert merge_patch(config, patch).analysis.control.url == url
+
     def test_its_defaults_are_these(self):
         analysis = load(None, {}).analysis
         assert (analysis.interval, analysis.time_window, analysis.step) == (300, 600, 30)
@@ -545,6 +587,16 @@ class TestAnalysis:
             ("ai: {max_requests_per_day: 0}", "a whole number, 1 to 1000000"),
             ("ai: {max_answer_tokens: 1.5}", "a whole number, 1 to 32768"),
             ("ai: {timeout: 0s}", "a duration longer than 0s"),
+            ("actions: {yield: yes}", "never, when_waiting or always"),
+            ("actions: {yield: true}", "never, when_waiting or always"),
+            ("actions: {below: normal}", "low or idle"),
+            ("actions: {after_runs: 0}", "a whole number, 1 to 1000"),
+            ("actions: {min_confidence: 2}", "a number, 0 to 1"),
+            ("actions: {hold_down: 60}", "a duration"),
+            ("control: {enabled: true}", "a value, because analysis.control.enabled is true"),
+            ("control: {attempts: 21}", "a whole number, 1 to 20"),
+            ("control: {secret_file: secret}", "the absolute path of a file"),
+            ("notify: {urls_file: 'slack://hidden'}", "the absolute path of a file"),
         ],
     )
     def test_what_does_not_make_sense_or_fit_together(self, said: str, problem: str):
@@ -560,6 +612,8 @@ class TestAnalysis:
             "AI_ENABLED": "1",
             "AI_API_URL": "http://models.example/v1/chat/completions",
             "AI_MODEL": "small-1",
+            "CONTROL_API_ENABLED": "1",
+            "CONTROL_API": "https://control.example/gpus",
             "LOG_LEVEL": "WARNING",
         }
         config = load(None, environ)
@@ -569,6 +623,8 @@ class TestAnalysis:
         ai = analysis.ai
         assert (ai.enabled, ai.url, ai.model) == (True, "http://models.example/v1", "small-1")
         assert [load(None, {"AI_ENABLED": said}).analysis.ai.enabled for said in ("0", " false ", "No")] == 3 * [False]
+        assert (analysis.control.enabled, analysis.control.url) == (True, "https://control.example/gpus")
+        assert not load(None, {"CONTROL_API_ENABLED": "0"}).analysis.control.enabled
         assert config.log_level == "warning"
         assert load(None, environ | {"GPU_ARBITER_ANALYSIS__INTERVAL": "2m"}).analysis.interval == 120
         assert load(None, dict.fromkeys(environ, " ")) == Config()

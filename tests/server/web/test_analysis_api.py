@@ -133,6 +133,7 @@ async def served(*gpus: GpuWindow) -> AsyncIterator[Site]:
             guard=Guard(TOKEN),
             prometheus_url="",
             metrics=True,
+            control=True,
         )
     )
     end = serving.serve(site.listener, app.create(None, lambda: None, late))
@@ -149,7 +150,7 @@ async def test_it_says_what_it_is_and_what_it_goes_by():
         assert await site.get("/") == {
             "service": "gpu-arbiter",
             "version": "1.2.3",
-            "features": {"ai_analysis": False, "prometheus_metrics": True, "control_api": False},
+            "features": {"ai_analysis": False, "prometheus_metrics": True, "control_api": True},
             "config": {"prometheus_url": "", "threshold": 20, "interval": 300},
         }
         assert await site.get("/config") == {"interval": "300s"}

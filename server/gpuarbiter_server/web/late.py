@@ -5,6 +5,7 @@ that leases are granted meanwhile.
 """
 
 import asyncio
+import gc
 from collections.abc import Callable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -23,4 +24,7 @@ class Late:
         async with self._making:
             if self._made is None:
                 self._made = await asyncio.to_thread(self._make)
+                # As at the start: what was imported stays, and is looked at no more. A look at all of it, on whatever
+                # thread, would hold up the loop for a tenth of a second.
+                gc.freeze()
         await self._made(scope, receive, send)

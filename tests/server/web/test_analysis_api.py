@@ -1,6 +1,7 @@
 """What the analysis answers over HTTP, over a real socket: the routes, their shapes, their documentation."""
 
 import asyncio
+import gc
 import http.client
 import json
 from collections.abc import AsyncIterator, Mapping
@@ -420,6 +421,10 @@ async def test_it_is_made_once_by_who_asks_first():
     end = serving.serve(site.listener, app.create(None, lambda: None, late))
     assert (await site.ask("/healthz"))[0] == 200
     assert made == []
+    kept = gc.get_freeze_count()
     assert {status for status, _ in await asyncio.gather(*(site.ask("/results") for _ in range(5)))} == {404}
     assert made == [1]
+    # What was imported for it is looked at no more.
+    assert gc.get_freeze_count() > kept
+    gc.unfreeze()
     await end()

@@ -24,6 +24,9 @@ SETTINGS = (
     "cooldown=0s",
     "sampler.interval=50ms",
     "analysis={step: 100ms, time_window: 5s, interval: 500ms}",
+    # Whoever holds a GPU is asked for it, however well it is used; and by no model, because nobody listens there.
+    "analysis={thresholds: {low: 100, high: 100}, actions: {yield: always, spare_active: false, min_confidence: 0}}",
+    "analysis.ai={enabled: true, url: 'http://127.0.0.1:9/v1', model: none, timeout: 1s}",
     "telemetry.lease_info=true",
     f"telemetry.namespaces=[{NAMESPACE}]",
     "policies.ASR={wait_objective: 1s, hold_objective: 5s}",

@@ -109,6 +109,8 @@ async def test_every_view_shows_what_is_there_and_what_changes(folder: Path, too
 
         await visit.show("Queue")
         queue = page.get_by_role("table", name="Waiting requests").locator("tbody tr")
+        await expect(queue).to_have_count(100)
+        await page.get_by_role("button", name=f"Show {WAITING - 1}").click()
         await expect(queue).to_have_count(WAITING - 1)
         why = re.compile(r"waits for gpu:1, held by holder-1 for \d+ s")
         await expect(queue.filter(has_text="waiter-1\n").or_(queue.filter(has_text=why)).first).to_contain_text(why)

@@ -530,3 +530,10 @@ def test_whether_anybody_reads_that_it_is_ready_decides_nothing(tmp_path: Path):
         _, said = process.communicate(timeout=30)
     assert b"Traceback" not in said
     assert process.returncode == 0
+
+
+def test_the_console_is_there_unless_it_is_switched_off(tmp_path: Path):
+    with running(tmp_path) as arbiter:
+        assert "GpuArbiter" in get(arbiter.http, "/console")[1]
+    with running(tmp_path, "console.enabled=false") as arbiter:
+        assert [get(arbiter.http, path)[0] for path in ("/console", "/console/feed", "/healthz")] == [404, 404, 200]

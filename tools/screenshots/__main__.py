@@ -33,7 +33,7 @@ limits: {waiting_per_client: 0}
 defaults: {max_wait: 120s, max_hold: 6s, watchdog: {yield: true, grace: 3s, revoke: true}}
 analysis: {interval: 20s, step: 5s, time_window: 2m}
 policies:
-  ASR: {priority: 55}
+  ASR: {priority: 52}
   NMT: {priority: 50}
   TTS: {priority: 50}
   SUMMARY: {priority: 50, max_hold: 20s}

@@ -37,7 +37,7 @@ FRONT = ("gpu:0", "gpu:1", "gpu:2")
 PARTS: dict[str, dict[str, Kind]] = {
     "speech": {
         "ASR": Kind(60, hold=3.0, memory="6GiB", busy=0.85, candidates=FRONT),
-        "TTS": Kind(40, hold=2.0, memory="4GiB", busy=0.6, hangs_every=5, candidates=FRONT),
+        "TTS": Kind(40, hold=2.0, memory="4GiB", busy=0.6, hangs_every=3, candidates=FRONT),
     },
     "text": {
         "NMT": Kind(50, hold=2.5, memory="5GiB", busy=0.7, candidates=("gpu:2", "gpu:3")),

@@ -46,20 +46,22 @@ export function show(node, shown) {
  * are kept, so that focus and selection stay as well.
  */
 export function keyed(parent, items, keyOf, make) {
-  parent.kept ??= new Map();
-  const before = parent.kept;
+  const before = parent.kept ?? new Map();
   const after = new Map();
-  let place = parent.firstChild;
   for (const item of items) {
     const key = keyOf(item);
     if (after.has(key)) continue;
     const row = before.get(key) ?? make(item);
     after.set(key, row);
     row.update(item);
-    if (row.node === place) place = place.nextSibling;
-    else parent.insertBefore(row.node, place);
   }
+  // First of all, so that nothing else has to move because one is gone.
   for (const [key, row] of before) if (!after.has(key)) row.node.remove();
+  let place = parent.firstChild;
+  for (const { node } of after.values()) {
+    if (node === place) place = place.nextSibling;
+    else parent.insertBefore(node, place);
+  }
   parent.kept = after;
 }
 

@@ -1,7 +1,10 @@
 // Pieces that several views are made of.
 
 import { attribute, el, keyed, show, text } from "./dom.js";
-import { clean, count } from "./words.js";
+import { clean } from "./words.js";
+
+// Of a table, unless more are asked for: each costs time whenever a figure changes.
+const MOST_ROWS = 100;
 
 /** A name that others chose: in a direction of its own, cut where it is too long, whole on hover. */
 export function name(value, className = "name") {
@@ -62,16 +65,30 @@ export function table({ columns, keyOf, empty, label }) {
   );
   const body = el("tbody", { role: "rowgroup" });
   const nothing = el("p", { class: "empty" }, empty);
-  const more = el("p", { class: "more", hidden: true });
+  const all = el("button", { type: "button", class: "small" });
+  const hidden = el("p", { class: "more" });
+  const more = el("div", { class: "more", hidden: true }, all, hidden);
+  let most = MOST_ROWS;
+  let draw = () => {};
+  all.addEventListener("click", () => {
+    most = Number.POSITIVE_INFINITY;
+    draw();
+  });
   const whole = el("table", { role: "table", "aria-label": label }, el("thead", { role: "rowgroup" }, head), body);
   return {
     node: el("div", { class: "tablebox" }, whole, nothing, more),
     update(rows, total = rows.length) {
-      show(whole, rows.length > 0);
-      show(nothing, rows.length === 0);
-      show(more, total > rows.length);
-      text(more, `and ${count(total - rows.length, "more", "more")}`);
-      keyed(body, rows, keyOf, (row) => line(row, columns));
+      draw = () => {
+        const shown = rows.slice(0, most);
+        show(whole, rows.length > 0);
+        show(nothing, rows.length === 0);
+        show(more, total > shown.length);
+        show(all, rows.length > shown.length);
+        text(all, `Show ${rows.length}`);
+        text(hidden, `and ${total - shown.length} more`);
+        keyed(body, shown, keyOf, (row) => line(row, columns));
+      };
+      draw();
     },
   };
 }

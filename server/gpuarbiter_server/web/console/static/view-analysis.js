@@ -18,12 +18,16 @@ export function analysis({ store, clockNow }) {
     empty: "There is no result yet: the first look comes after one step of the analysis.",
     keyOf: (row) => `${row.host} ${row.gpu} ${row.pod}`,
     columns: [
-      { title: "GPU", make: words((row) => clean(row.gpu)) },
-      { title: "Whose", make: words((row) => clean([row.namespace, row.pod].filter(Boolean).join(" / ")) || "–") },
+      { title: "GPU", className: "short", make: words((row) => clean(row.gpu)) },
+      {
+        title: "Whose",
+        className: "short",
+        make: words((row) => clean([row.namespace, row.pod].filter(Boolean).join(" / ")) || "–"),
+      },
       { title: "Score", className: "score", make: score },
-      { title: "Judgement", make: judgement },
+      { title: "Judgement", className: "amount left", make: judgement },
       { title: "Why", className: "why", make: reasons },
-      { title: "Used", className: "number", make: words((row) => `${percent(row.utilization)}, ${bytes(row.memory)}`) },
+      { title: "Used", className: "amount", make: words((row) => `${percent(row.utilization)}, ${bytes(row.memory)}`) },
     ],
   });
   const off = el("p", { class: "empty" }, "The analysis is switched off (analysis.enabled).");

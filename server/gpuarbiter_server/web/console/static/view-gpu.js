@@ -6,7 +6,7 @@ import { ledger, name, pill, table } from "./parts.js";
 import { FIGURES } from "./store.js";
 import { leaseColumns } from "./view-leases.js";
 import { ticketColumns } from "./view-queue.js";
-import { bytes, clock, count, gpuState, percent } from "./words.js";
+import { bytes, clock, count, duration, gpuState, percent } from "./words.js";
 
 const MOST_TICKETS = 50;
 const LEDGER = ["committed", "unleased", "admissible", "headroom"];
@@ -124,7 +124,8 @@ export function gpu({ store, actions, clockNow }) {
         now,
       );
       busy.update([series((row) => row[FIGURES.utilization])], 100, begin, now);
-      text(top, `${bytes(found.total)} in all, ${bytes(found.used)} in use, ${percent(found.utilization)} busy`);
+      const wait = found.wait_p95 === null ? "" : `, 95 % of its leases waited ${duration(found.wait_p95)} at most`;
+      text(top, `${bytes(found.total)} in all, ${bytes(found.used)} in use, ${percent(found.utilization)} busy${wait}`);
       text(from, clock(begin));
       attribute(memory.node, "data-points", rows.length);
       held.update(store.leasesOn(key));

@@ -7,12 +7,12 @@ import { bytes, count, duration, elapsed, leaseState } from "./words.js";
 /** The columns of a table of leases; `now()` is the arbiter's time. */
 export function leaseColumns(now, actions) {
   return [
-    { title: "Task", make: words((lease) => lease.task) },
+    { title: "Task", className: "short", make: words((lease) => lease.task) },
     { title: "Holder", className: "wide", make: who },
-    { title: "GPUs", make: words((lease) => lease.gpus.map((grant) => grant.key).join(", ")) },
+    { title: "GPUs", className: "short", make: words((lease) => lease.gpus.map((grant) => grant.key).join(", ")) },
     { title: "Held", className: "number", make: words((lease) => elapsed(now() - lease.granted)) },
-    { title: "Left", className: "number", make: () => left(now) },
-    { title: "Memory", className: "number", make: memory },
+    { title: "Left", className: "amount", make: () => left(now) },
+    { title: "Memory", className: "amount", make: memory },
     { title: "State", make: state },
     { title: "", className: "acts", make: () => actions.revokeButton() },
   ];

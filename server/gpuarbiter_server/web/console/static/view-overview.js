@@ -5,7 +5,7 @@ import { chart } from "./charts.js";
 import { attribute, el, keyed, show, text } from "./dom.js";
 import { ledger, name, pill, tile } from "./parts.js";
 import { FIGURES } from "./store.js";
-import { bytes, count, duration, elapsed, gpuState, percent } from "./words.js";
+import { bytes, count, elapsed, gpuState, percent } from "./words.js";
 
 const WINDOW_SECONDS = 600;
 const LEAST_WINDOW_SECONDS = 60;
@@ -94,7 +94,6 @@ function card(first, store, actions) {
   const model = name("", "name dim");
   const busyFigure = el("strong");
   const memoryFigure = el("strong");
-  const memoryNote = el("span", { class: "dim small" });
   const busy = chart({
     width: 240,
     height: 44,
@@ -120,22 +119,12 @@ function card(first, store, actions) {
   const node = el(
     "article",
     { class: "card", "aria-label": key },
-    el(
-      "header",
-      {},
-      el("h2", {}, el("a", { href: `#gpu=${encodeURIComponent(key)}` }, key)),
-      model.node,
-      state.node,
-      drain.node,
-    ),
-    el("div", { class: "meter" }, el("span", { class: "title" }, "Utilization"), busyFigure, busy.node),
+    el("header", {}, el("h2", {}, el("a", { href: `#gpu=${encodeURIComponent(key)}` }, key)), model.node, state.node),
     el(
       "div",
-      { class: "meter" },
-      el("span", { class: "title" }, "Memory in use"),
-      memoryFigure,
-      memoryNote,
-      memory.node,
+      { class: "meters" },
+      el("div", { class: "meter" }, el("span", { class: "title" }, "Utilization"), busyFigure, busy.node),
+      el("div", { class: "meter" }, el("span", { class: "title" }, "Memory"), memoryFigure, memory.node),
     ),
     bar.node,
     el(
@@ -146,7 +135,7 @@ function card(first, store, actions) {
     holders,
     others,
     judgement,
-    el("footer", {}, waiting, facts),
+    el("footer", {}, waiting, facts, drain.node),
   );
   let shown = first;
   function draw(now) {
@@ -179,7 +168,6 @@ function card(first, store, actions) {
       model.update(`${gpu.name} ${bytes(gpu.total)}`.trim());
       text(busyFigure, percent(gpu.utilization));
       text(memoryFigure, bytes(gpu.used));
-      text(memoryNote, `of ${bytes(gpu.total)}`);
       const ledgerWords = Object.keys(legend).map((part) => `${part} ${bytes(gpu[part])}`);
       bar.update(gpu, ledgerWords.join(", "));
       for (const [part, figure] of Object.entries(legend)) text(figure, bytes(gpu[part]));
@@ -205,7 +193,6 @@ function hardware(gpu) {
   if (gpu.power != null)
     facts.push(`${Math.round(gpu.power)}${gpu.power_limit ? `/${Math.round(gpu.power_limit)}` : ""} W`);
   if (gpu.temperature != null) facts.push(`${Math.round(gpu.temperature)} °C`);
-  if (gpu.wait_p95 != null) facts.push(`95 % wait ${duration(gpu.wait_p95)} at most`);
   return facts.join(" · ");
 }
 

@@ -6,8 +6,8 @@ import { bytes, count, elapsed, waitReason } from "./words.js";
 
 export function ticketColumns(store, now) {
   return [
-    { title: "#", className: "number", make: words((ticket) => String(ticket.position)) },
-    { title: "Task", make: words((ticket) => ticket.task) },
+    { title: "#", className: "tiny", make: words((ticket) => String(ticket.position)) },
+    { title: "Task", className: "short", make: words((ticket) => ticket.task) },
     { title: "Holder to be", className: "wide", make: who },
     { title: "Priority", className: "number", make: words((ticket) => String(ticket.priority)) },
     { title: "Memory", className: "number", make: words((ticket) => (ticket.memory ? bytes(ticket.memory) : "–")) },

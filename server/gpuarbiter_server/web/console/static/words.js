@@ -27,10 +27,14 @@ export function duration(seconds) {
   if (passed < 9.95) return `${passed.toFixed(1)} s`;
   if (passed < 119.5) return `${Math.round(passed)} s`;
   const whole = Math.round(passed);
-  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  if (whole < 3600) return two(Math.floor(whole / 60), "min", whole % 60, "s");
   const minutes = Math.floor(whole / 60);
-  if (minutes < 48 * 60) return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
-  return `${Math.floor(minutes / 1440)} d ${Math.floor(minutes / 60) % 24} h`;
+  if (minutes < 48 * 60) return two(Math.floor(minutes / 60), "h", minutes % 60, "min");
+  return two(Math.floor(minutes / 1440), "d", Math.floor(minutes / 60) % 24, "h");
+}
+
+function two(large, unit, small, smaller) {
+  return `${large} ${unit}${small ? ` ${small} ${smaller}` : ""}`;
 }
 
 /** Time that passes while one looks: in whole seconds, so that figures do not flicker. */

@@ -38,6 +38,7 @@ policies:
   TTS: {priority: 50}
   SUMMARY: {priority: 50, max_hold: 20s}
   EMBED: {priority: 50, max_hold: 0s}
+  EXPORT: {priority: 90, max_hold: 5s}
   TRAIN: {priority: 40, max_hold: 90s}
   NOTEBOOK: {priority: 40, max_hold: 0s}
 """
@@ -110,6 +111,10 @@ def _take(browser: Browser, address: str, scheme: Literal["light", "dark"], wind
     page = browser.new_page(viewport=window, color_scheme=scheme)
     page.goto(address)
     page.wait_for_timeout(3000)
+    forced = page.locator('g.held:has(rect.forced[visibility="visible"])')
+    if forced.count():
+        # What it tells of a lease that was revoked.
+        forced.last.hover()
     page.screenshot(path=path)
     page.close()
     print(f"{path.relative_to(IMAGES.parents[1])}: {path.stat().st_size} bytes")

@@ -48,6 +48,8 @@ PARTS: dict[str, dict[str, Kind]] = {
         "TRAIN": Kind(3, hold=40.0, memory="18GiB", count=2, busy=0.97, rest=3.0, candidates=("gpu:4", "gpu:5")),
     },
     "forgotten": {
+        # Holds its GPU past its limit, and does not listen.
+        "EXPORT": Kind(1, hold=60.0, memory="8GiB", busy=0.3, rest=14.0, hangs_every=1, candidates=("gpu:3",)),
         "NOTEBOOK": Kind(1, hold=3600.0, memory="9GiB", busy=0.0, candidates=("gpu:7",)),
     },
 }

@@ -62,9 +62,7 @@ async def test_what_the_analysis_says_is_shown_or_that_there_is_none():
     async with serving() as arbiter:
         assert part(arbiter, "analysis") is None
         now = [100.0]
-        source = OwnSamples(
-            gpu_specs(1), window=10, step=1, clock=lambda: now[0], hostname="node-1", holders=dict
-        )
+        source = OwnSamples(gpu_specs(1), window=10, step=1, clock=lambda: now[0], hostname="node-1", holders=dict)
         analysis = Analysis(source, Settings(), history=2, first=1, clock=lambda: now[0], wall=lambda: 5000.0)
         before = part(arbiter, "analysis", analysis)
         assert (before["at"], before["rows"], before["stale"], before["fault"]) == (None, [], False, "")

@@ -78,27 +78,36 @@ export function waitReason(ticket, gpus, leases, now) {
 }
 
 function inTheWay(ticket, gpus, leases, now) {
-  const candidates = new Set(ticket.candidates);
-  const wanted = ticket.reason === "MEMORY" ? `${bytes(ticket.memory)} on ${which(ticket, gpus)}` : which(ticket, gpus);
+  const served = inService(ticket, gpus);
+  const wanted =
+    ticket.reason === "MEMORY"
+      ? `${bytes(ticket.memory)} on ${which(ticket, served, gpus)}`
+      : which(ticket, served, gpus);
   const holding = leases
-    .filter((lease) => lease.gpus.some((grant) => candidates.has(grant.key)))
+    .filter((lease) => lease.gpus.some((grant) => served.includes(grant.key)))
     .sort((one, other) => one.granted - other.granted);
   if (holding.length === 0) return `waits for ${wanted}`;
   const oldest = holding[0];
-  const since = `held by ${clean(oldest.client, 40)} for ${elapsed(now - oldest.granted)}`;
-  if (ticket.candidates.length === 1) {
-    const others = holding.length > 1 ? ` and ${count(holding.length - 1, "other")}` : "";
-    return `waits for ${wanted}, ${since}${others}`;
+  const by = `by ${clean(oldest.client, 40)} for ${elapsed(now - oldest.granted)}`;
+  if (served.length > 1) {
+    const where = oldest.gpus.find((grant) => served.includes(grant.key)).key;
+    return `waits for ${wanted}; the longest held is ${where}, ${by}`;
   }
-  const where = oldest.gpus.find((grant) => candidates.has(grant.key)).key;
-  return `waits for ${wanted}; the longest held is ${where}, ${since.slice("held ".length)}`;
+  const others = holding.length > 1 ? ` and ${count(holding.length - 1, "other")}` : "";
+  return `waits for ${wanted}, held ${by}${others}`;
 }
 
-function which(ticket, gpus) {
-  const { candidates, count: number } = ticket;
-  if (candidates.length === 1) return candidates[0];
-  const some = candidates.length === gpus.length ? `${candidates.length} GPUs` : candidates.join(", ");
-  return candidates.length > number ? `${number === 1 ? "one" : number} of ${some}` : `all of ${some}`;
+/** The candidates that could serve it; all, where these are too few. */
+function inService({ candidates, count: number }, gpus) {
+  const out = new Set(gpus.filter((gpu) => gpu.drained || gpu.health === "LOST").map((gpu) => gpu.key));
+  const served = candidates.filter((key) => !out.has(key));
+  return served.length >= number ? served : candidates;
+}
+
+function which({ count: number }, served, gpus) {
+  if (served.length === 1) return served[0];
+  const some = served.length === gpus.length ? `${served.length} GPUs` : served.join(", ");
+  return served.length > number ? `${number === 1 ? "one" : number} of ${some}` : `all of ${some}`;
 }
 
 const ENDS = {

@@ -80,6 +80,14 @@ test("who may run on several is told of the one that is held the longest", () =>
   assert.match(words.waitReason(some, [...GPUS, { key: "gpu:2" }], leases, 100), /^waits for one of gpu:0, gpu:1;/);
 });
 
+test("what is out of service is not waited for", () => {
+  const gpus = [{ key: "gpu:0", drained: true }, { key: "gpu:1", health: "LOST" }, { key: "gpu:2" }];
+  const all = ticket({ candidates: ["gpu:0", "gpu:1", "gpu:2"] });
+  assert.equal(words.waitReason(all, gpus, [lease("a", 90, "gpu:2")], 100), "waits for gpu:2, held by a for 10 s");
+  const two = ticket({ candidates: ["gpu:0", "gpu:1", "gpu:2"], count: 2 });
+  assert.match(words.waitReason(two, gpus, [], 100), /^waits for 2 of 3 GPUs$/);
+});
+
 test("every reason has words, and one that is new is shown as it is", () => {
   for (const reason of ["MEMORY_RECOVERY", "DRAINING", "COOLDOWN", "JOURNAL", "SEQUENCE", "QUEUE_ORDER"])
     assert.match(words.waitReason(ticket({ reason }), GPUS, [], 0), /^[a-z].{10,}/);

@@ -37,6 +37,16 @@ gpus:
 
 OLD = '{"gpuArbiter": {"gpuKeys": ["gpu:0"], "defaultHoldMaxMs": 8000, "policies": {"ASR": {"maxWaitMs": 3000}}}}'
 
+OLDER_YAML = """\
+prometheus: {url: "http://prometheus:9090", time_window: 10, step: 30, timeout: 10}   # minutes, seconds, seconds
+thresholds: {low_utilization: 20, idle: 10}
+scheduler: {interval: 300, max_workers: 8}                                            # seconds
+scoring:
+  weights: {gpu_util: 0.5, mem_copy: 0.2, mem_used: 0.2, power: 0.1}
+ai: {enabled: true, api_url: "https://models.example/v1", model: small, threshold: 0.7, timeout: 30}
+control: {enabled: true, api_url: "https://control.example/gpus", timeout: 5}
+"""
+
 _PAGE = """\
 <!-- Generated from the model of the configuration by `make proto`; edits here are lost. -->
 # Configuration
@@ -154,12 +164,18 @@ neither does the gRPC side: it listens on loopback and on a Unix socket alone, a
 gpu-arbiterd config show               # the configuration in force, as a file
 gpu-arbiterd config validate           # every problem, or none
 gpu-arbiterd config schema             # the JSON schema
-gpu-arbiterd config migrate OLD.json   # the older camelCase JSON as today's file
+gpu-arbiterd config migrate OLD        # an older file as today's
 gpu-arbiterd token                     # the admin token; makes it where there is none yet
 ```
 
-`migrate` understands `gpuArbiter: {{enabled, gpuKeys, defaultQueueLimit, defaultHoldMaxMs, policies: {{ASR:
-{{priority, maxWaitMs, busyPolicy}}}}}}`, with or without the outer key. What has no equivalent is named in comments.
+`migrate` understands the older camelCase JSON, `gpuArbiter: {{enabled, gpuKeys, defaultQueueLimit, defaultHoldMaxMs,
+policies: {{ASR: {{priority, maxWaitMs, busyPolicy}}}}}}`, with or without the outer key; and the YAML of an earlier
+analyzer of GPUs, whose bare numbers have the unit that they had there:
+
+```yaml
+{older_yaml}```
+
+What has no equivalent is named in comments. A key of a model's server is not copied: a comment says where it belongs.
 """
 
 
@@ -169,6 +185,7 @@ def configuration_reference() -> dict[Path, str]:
     page = _PAGE.format(
         example=EXAMPLE,
         gpu_list=GPU_LIST,
+        older_yaml=OLDER_YAML,
         flag=FLAG,
         prefix=PREFIX,
         admin_token=ADMIN_TOKEN,

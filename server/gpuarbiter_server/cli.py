@@ -91,8 +91,10 @@ def _config_commands(parser: argparse.ArgumentParser, source: argparse.ArgumentP
     validate.set_defaults(run=_validate)
     schema = commands.add_parser("schema", help="print the JSON schema of the configuration file")
     schema.set_defaults(run=_schema)
-    migrate = commands.add_parser("migrate", help="turn an older camelCase JSON file into today's YAML, on stdout")
-    migrate.add_argument("file", type=Path, metavar="OLD.json")
+    migrate = commands.add_parser("migrate", help="turn an older file into today's YAML, on stdout")
+    migrate.add_argument(
+        "file", type=Path, metavar="OLD", help="the camelCase JSON of the arbiter, or the YAML of an earlier analyzer"
+    )
     migrate.set_defaults(run=_migrate)
 
 

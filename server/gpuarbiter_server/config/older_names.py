@@ -1,10 +1,10 @@
-"""Names in the environment that an earlier analyzer of GPUs had, and what they say today.
+"""Names that an earlier analyzer of GPUs had, in the environment at first, and what they say today.
 
 Law: a name of today that says the same wins. A bare number has the unit that it had there.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gpuarbiter_server.config.problems import Path
 
@@ -16,6 +16,21 @@ class OlderName(NamedTuple):
     unit: str = ""
     is_flag: bool = False
 
+    def today(self, said: Any) -> Any:
+        """What was said there, a text or a number, as it would be said today."""
+        if self.is_flag:
+            return _FLAGS.get(str(said).lower(), said)
+        if not self.unit or isinstance(said, bool):
+            return said
+        try:
+            float(said)
+        except (TypeError, ValueError):
+            return said
+        return f"{said}{self.unit}"
+
+
+# YAML had more words for it then.
+_FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 OLDER_NAMES: Mapping[str, OlderName] = {
     "PROM_URL": OlderName(("analysis", "prometheus", "url")),
@@ -32,16 +47,7 @@ OLDER_NAMES: Mapping[str, OlderName] = {
 }
 
 
-_WORDS = {"1": "true", "yes": "true", "on": "true", "0": "false", "no": "false", "off": "false"}
-
-
 def as_today(name: str, text: str) -> str:
     """The value as today's variable would have it."""
-    meant, text = OLDER_NAMES[name], text.strip()
-    if meant.is_flag:
-        return _WORDS.get(text.lower(), text)
-    try:
-        float(text)
-    except ValueError:
-        return text
-    return text + meant.unit
+    value = OLDER_NAMES[name].today(text.strip())
+    return str(value).lower() if isinstance(value, bool) else str(value)

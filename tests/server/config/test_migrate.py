@@ -89,7 +89,7 @@ def test_what_has_no_equivalent_is_named_and_its_value_kept_out(tmp_path: Path):
         ("", "expected a mapping with enabled, defaultQueueLimit, defaultHoldMaxMs, gpuKeys, policies"),
         ("[1]", "expected a mapping with enabled"),
         ('{"gpuArbiter": 5}', "gpuArbiter: 5 is not allowed"),
-        ('{"cooldown": "3s"}', "expected a mapping with enabled"),
+        ('{"cooldown": "3s"}', "no key is known (the older configuration); expected a mapping with enabled"),
         ("{", "not valid YAML (the older configuration line 1, column 2)"),
         (
             '{"enabled": true,\n"enabled": true}',

@@ -136,6 +136,8 @@ async def test_a_holder_is_asked_once_and_goes_on_a_webhook_and_people_are_told_
         ]
     root = await asyncio.to_thread(get, arbiter, "/")
     assert json.loads(root)["features"]["control_api"] is True
+    metrics = await asyncio.to_thread(get, arbiter, "/metrics")
+    assert 'gpu_arbiter_yield_requests_total{gpu="gpu:1",task="other",reason="idle"} 1' in metrics.splitlines()
     shown = json.loads(await asyncio.to_thread(get, arbiter, "/config"))
     assert shown["control"]["url"] == f"http://{receiver.address}/…"
     arbiter.stop()

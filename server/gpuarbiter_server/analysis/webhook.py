@@ -162,10 +162,10 @@ class Webhook:
 
     async def _attempt(self, delivery: _Delivery) -> _Failure | None:
         """None: it was taken."""
-        body = json.dumps(delivery.body, ensure_ascii=False).encode()
+        body = json.dumps(delivery.body).encode()
         headers = self._headers(delivery.delivery_id, body)
-        request = httpx.Request("POST", self._receiver.url, content=body, headers=headers)
         try:
+            request = httpx.Request("POST", self._receiver.url, content=body, headers=headers)
             # From the connection to the head of the answer; what is in it nobody reads.
             async with asyncio.timeout(self._receiver.timeout):
                 answer = await self._transport.handle_async_request(request)
@@ -175,6 +175,8 @@ class Webhook:
             return _Failure(f"no answer within {self._receiver.timeout:g} s")
         except httpx.HTTPError as error:
             return _Failure(str(error) or type(error).__name__)
+        except Exception as error:  # noqa: BLE001 -- an address that no request can be made to, say: the next is to go out
+            return _Failure(type(error).__name__, passes=False)
 
     def _judge(self, answer: httpx.Response) -> _Failure | None:
         if answer.is_success:

@@ -56,8 +56,8 @@ class Acting:
         self._count = count
         self._watch = Watch()
         self._runs: asyncio.Queue[Run] = asyncio.Queue(_MOST_RUNS_WAITING)
-        self._letters = None if directory is None else DeadLetters(directory)
         self._webhook = _webhook(config.analysis.control, self._delivered, self._bury)
+        self._letters = DeadLetters(directory) if self._webhook is not None and directory is not None else None
         self._notifier = _notifier(config.analysis.notify, self._notified)
 
     def configure(self, config: Config) -> None:
@@ -202,14 +202,12 @@ def _notifier(section: NotifySection, done: Callable[[bool], None]) -> "Notifier
 
 
 def _secret(name: str, file: str) -> str:
-    """What the environment or a file holds, without the space around it; empty: neither holds anything."""
+    """What the environment or a file holds, without the space around it; empty: there is neither."""
     given = os.environ.get(name, "").strip()
     if given or not file:
         return given
     try:
-        # A pipe that nobody writes to must not hold us up.
-        handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(handle, encoding="utf-8") as opened:  # noqa: PTH123 -- of a handle
+        with Path(file).open(encoding="utf-8") as opened:
             text = opened.read(_MOST_SECRET_BYTES).strip()
     except (OSError, ValueError) as error:
         raise StartError(f"{file} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}") from error

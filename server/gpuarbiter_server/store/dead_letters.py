@@ -36,7 +36,7 @@ class DeadLetters:
 
     def bury(self, letter: Mapping[str, Any]) -> None:
         """Puts one to the others."""
-        line = json.dumps(letter, ensure_ascii=False).encode() + b"\n"
+        line = json.dumps(letter).encode() + b"\n"
         try:
             self._waiting.put_nowait(line)
         except queue.Full:

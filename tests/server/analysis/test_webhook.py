@@ -10,6 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fakes.polling import async_until
 from gpuarbiter_server.analysis import webhook as module
@@ -18,7 +20,8 @@ from gpuarbiter_server.analysis.webhook import Receiver, Retries, Undelivered, W
 SECRET = b"made-up"
 # Sun, 06 Nov 1994 08:49:37 GMT
 WALL = 784111777.0
-FACTS = {"gpu_id": "gpu:0", "pod": "训练"}
+# A Prometheus may tell half a character.
+FACTS = {"gpu_id": "gpu:0", "pod": "训练\ud800"}
 Answer = Callable[[httpx.Request], Awaitable[httpx.Response]]
 
 
@@ -120,6 +123,20 @@ async def test_after_so_many_attempts_it_is_put_aside(failure: httpx.Response | 
     await site.deliver()
     (buried,) = site.buried
     assert (buried.reason, buried.attempts, len(site.requests), len(site.pauses)) == (reason, 4, 4, 3)
+
+
+async def test_an_address_that_cannot_be_asked_stops_nothing() -> None:
+    site = Site(ValueError("no such thing"))
+    async with site.running():
+        site.webhook.offer(FACTS)
+        site.webhook.offer(FACTS)
+        await async_until(lambda: bool(site.done))
+    assert [(each.reason, each.attempts) for each in site.buried] == [("ValueError", 1)]
+
+
+@given(st.text() | st.from_regex(r"[A-Z][a-z]{2}, \d+ [A-Z][a-z]{2} -?\d+ \d+:\d+:\d+ .*"))
+def test_whatever_a_receiver_says_of_when_is_a_time(said: str) -> None:
+    assert retry_after(said, WALL) >= 0
 
 
 async def test_a_receiver_that_drips_is_given_up_in_time() -> None:

@@ -1,7 +1,7 @@
 """The section of the utilization analysis: its keys, their kinds, and what must fit together."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -11,7 +11,7 @@ from gpuarbiter_server.config import kinds
 from gpuarbiter_server.config.analysis_actions import ActionsSection, ControlSection, NotifySection, actions_faults
 from gpuarbiter_server.config.analysis_ai import AiSection, ai_faults
 from gpuarbiter_server.config.masks import MASK, MASKED, masked_by, without_password
-from gpuarbiter_server.config.problems import Fault, Rejection
+from gpuarbiter_server.config.problems import Fault, not_shown
 from gpuarbiter_server.config.sections import Section, live, restart
 from gpuarbiter_server.config.state import AUTO
 from gpuarbiter_server.config.units import DURATION_PATTERN, format_duration
@@ -22,30 +22,6 @@ _MOST_WORKERS = 64
 LANGUAGES = ("en", "zh")
 
 
-def _number(high: float) -> Callable[[object], float]:
-    def check(value: object) -> float:
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= high:
-            raise ValueError(f"a number, 0 to {high:g}")
-        return value
-
-    return check
-
-
-def _whole(high: int) -> Callable[[object], int]:
-    def check(value: object) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= high:
-            raise ValueError(f"a whole number, 1 to {high}")
-        return value
-
-    return check
-
-
-def _language(value: object) -> str:
-    if not isinstance(value, str) or value.lower() not in LANGUAGES:
-        raise ValueError(kinds.one_of(list(LANGUAGES)))
-    return value.lower()
-
-
 def _url(value: object) -> str:
     if not isinstance(value, str) or not _is_url(value):
         allowed = "the address of a Prometheus, such as http://prometheus:9090, or an empty text"
@@ -53,7 +29,7 @@ def _url(value: object) -> str:
             allowed += f"; {MASK} stands for a password that is not shown: write it, or leave the key out"
         if "@" in str(value):
             # There may be a password before it.
-            raise Rejection([Fault((), None, allowed, wrong="not allowed")])
+            raise not_shown(allowed)
         raise ValueError(allowed)
     return value.rstrip("/")
 
@@ -91,25 +67,25 @@ def _selector(value: object) -> str:
 
 Points = Annotated[
     float,
-    PlainValidator(_number(100.0)),
+    PlainValidator(kinds.number(100.0)),
     WithJsonSchema({"type": "number", "minimum": 0, "maximum": 100}),
     kinds.Kind("0 to 100"),
 ]
 Weight = Annotated[
     float,
-    PlainValidator(_number(1000.0)),
+    PlainValidator(kinds.number(1000.0)),
     WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1000}),
     kinds.Kind("0 to 1000"),
 ]
 Runs = Annotated[
     int,
-    PlainValidator(_whole(_MOST_RUNS)),
+    PlainValidator(kinds.whole(1, _MOST_RUNS)),
     WithJsonSchema({"type": "integer", "minimum": 1, "maximum": _MOST_RUNS}),
     kinds.Kind(f"1 to {_MOST_RUNS}"),
 ]
 Workers = Annotated[
     int,
-    PlainValidator(_whole(_MOST_WORKERS)),
+    PlainValidator(kinds.whole(1, _MOST_WORKERS)),
     WithJsonSchema({"type": "integer", "minimum": 1, "maximum": _MOST_WORKERS}),
     kinds.Kind(f"1 to {_MOST_WORKERS}"),
 ]
@@ -131,7 +107,10 @@ Selector = Annotated[
     str, PlainValidator(_selector), WithJsonSchema({"type": "string", "pattern": r"^\{.*\}$"}), kinds.Kind("selector")
 ]
 Language = Annotated[
-    str, PlainValidator(_language), WithJsonSchema({"enum": list(LANGUAGES)}), kinds.Kind(kinds.one_of(list(LANGUAGES)))
+    str,
+    PlainValidator(kinds.word(LANGUAGES)),
+    WithJsonSchema({"enum": list(LANGUAGES)}),
+    kinds.Kind(kinds.one_of(list(LANGUAGES))),
 ]
 
 

@@ -5,7 +5,7 @@ shown when it is refused.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -13,41 +13,13 @@ from pydantic import PlainValidator, WithJsonSchema
 
 from gpuarbiter_server.config import kinds
 from gpuarbiter_server.config.masks import MASK, masked_by
-from gpuarbiter_server.config.problems import Fault, Rejection
+from gpuarbiter_server.config.problems import Fault, not_shown
 from gpuarbiter_server.config.sections import Section, live, restart
 
 NEVER, WHEN_WAITING, ALWAYS = YIELDS = ("never", "when_waiting", "always")
 _LIMITS = ("low", "idle")
 _MOST_RUNS = 1000
 _MOST_ATTEMPTS = 20
-
-
-def _refused(allowed: str) -> Rejection:
-    return Rejection([Fault((), None, allowed, wrong="not allowed")])
-
-
-def _word(words: tuple[str, ...]) -> Callable[[object], str]:
-    def check(value: object) -> str:
-        if not isinstance(value, str) or value.lower() not in words:
-            raise ValueError(kinds.one_of(list(words)))
-        return value.lower()
-
-    return check
-
-
-def _whole(high: int) -> Callable[[object], int]:
-    def check(value: object) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= high:
-            raise ValueError(f"a whole number, 1 to {high}")
-        return value
-
-    return check
-
-
-def _ratio(value: object) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
-        raise ValueError("a number, 0 to 1")
-    return value
 
 
 def _url(value: object) -> str:
@@ -58,20 +30,14 @@ def _url(value: object) -> str:
     if MASK in str(value):
         allowed += f"; {MASK} stands for what is not shown: write it, or leave the key out"
     if not isinstance(value, str) or not re.fullmatch(r"|https?://[!-~]{1,1000}", value):
-        raise _refused(allowed)
+        raise not_shown(allowed)
     try:
         parts = urlsplit(value)
         _ = parts.port
     except ValueError:
-        raise _refused(allowed) from None
+        raise not_shown(allowed) from None
     if value and (not parts.hostname or "@" in parts.netloc or parts.fragment):
-        raise _refused(allowed)
-    return value
-
-
-def _file(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"|/[^\x00-\x1f]*", value):
-        raise _refused("the absolute path of a file, or an empty text")
+        raise not_shown(allowed)
     return value
 
 
@@ -81,31 +47,28 @@ def host_alone(url: str) -> str:
 
 
 Yield = Annotated[
-    str, PlainValidator(_word(YIELDS)), WithJsonSchema({"enum": list(YIELDS)}), kinds.Kind(kinds.one_of(list(YIELDS)))
+    str,
+    PlainValidator(kinds.word(YIELDS)),
+    WithJsonSchema({"enum": list(YIELDS)}),
+    kinds.Kind(kinds.one_of(list(YIELDS))),
 ]
 Limit = Annotated[
     str,
-    PlainValidator(_word(_LIMITS)),
+    PlainValidator(kinds.word(_LIMITS)),
     WithJsonSchema({"enum": list(_LIMITS)}),
     kinds.Kind(kinds.one_of(list(_LIMITS))),
 ]
 Runs = Annotated[
     int,
-    PlainValidator(_whole(_MOST_RUNS)),
+    PlainValidator(kinds.whole(1, _MOST_RUNS)),
     WithJsonSchema({"type": "integer", "minimum": 1, "maximum": _MOST_RUNS}),
     kinds.Kind(f"1 to {_MOST_RUNS}"),
 ]
 Attempts = Annotated[
     int,
-    PlainValidator(_whole(_MOST_ATTEMPTS)),
+    PlainValidator(kinds.whole(1, _MOST_ATTEMPTS)),
     WithJsonSchema({"type": "integer", "minimum": 1, "maximum": _MOST_ATTEMPTS}),
     kinds.Kind(f"1 to {_MOST_ATTEMPTS}"),
-]
-Ratio = Annotated[
-    float,
-    PlainValidator(_ratio),
-    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1}),
-    kinds.Kind("0 to 1"),
 ]
 Url = Annotated[
     str,
@@ -113,9 +76,6 @@ Url = Annotated[
     masked_by(host_alone),
     WithJsonSchema({"type": "string", "pattern": "^(|https?://.+)$"}),
     kinds.Kind("http:// or https:// address"),
-]
-File = Annotated[
-    str, PlainValidator(_file), WithJsonSchema({"type": "string", "pattern": "^(|/.*)$"}), kinds.Kind("absolute path")
 ]
 
 
@@ -131,7 +91,7 @@ class ActionsSection(Section):
     below: Limit = live("low", "Which GPUs: those below `thresholds.low`, or only those below `thresholds.idle`.")
     after_runs: Runs = live(2, "So many runs one after the other have to find a GPU so.")
     spare_active: kinds.Flag = live(True, "Leave GPUs alone that are judged active, such as those that work in bursts.")
-    min_confidence: Ratio = live(0.5, "How sure the analysis has to be of what it thinks of a GPU.")
+    min_confidence: kinds.Ratio = live(0.5, "How sure the analysis has to be of what it thinks of a GPU.")
     hold_down: kinds.Duration = live(
         3600.0, "After an action, its GPU and holder are left alone for so long, unless they did well in between."
     )
@@ -145,7 +105,7 @@ class ControlSection(Section):
     url: Url = restart("", "Its address. What is behind the host may hold a token, and is not shown.")
     timeout: kinds.PositiveDuration = restart(5.0, "How long one attempt may take.")
     attempts: Attempts = restart(5, "How often a delivery is tried before it is put aside.")
-    secret_file: File = restart(
+    secret_file: kinds.File = restart(
         "",
         "A file with the secret that deliveries are signed with. `GPU_ARBITER_CONTROL_SECRET` in the environment wins. "
         "Neither: they are not signed.",
@@ -155,7 +115,7 @@ class ControlSection(Section):
 class NotifySection(Section):
     """Services that are told of such GPUs, one message for each run that finds new ones."""
 
-    urls_file: File = restart(
+    urls_file: kinds.File = restart(
         "",
         "A file with their addresses as apprise takes them, one a line. `GPU_ARBITER_NOTIFY_URLS` in the environment, "
         "with spaces between them, wins. Neither: nobody is told.",

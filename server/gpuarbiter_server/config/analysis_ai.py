@@ -4,14 +4,14 @@ Law: the key of the server is in none of them. What may hold one by mistake is n
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import PlainValidator, WithJsonSchema
 
 from gpuarbiter_server.config import kinds
-from gpuarbiter_server.config.problems import Fault, Rejection
+from gpuarbiter_server.config.problems import Fault, not_shown
 from gpuarbiter_server.config.sections import Section, live, restart
 
 ASKED_ABOUT = ("low", "all")
@@ -21,32 +21,22 @@ _MOST_REQUESTS = 1_000_000
 _MOST_TOKENS = 32_768
 
 
-def _refused(allowed: str) -> Rejection:
-    return Rejection([Fault((), None, allowed, wrong="not allowed")])
-
-
 def _url(value: object) -> str:
     allowed = (
         "the address of a server, such as https://models.example/v1, or an empty text; "
         "without user, password and query: the key has a place of its own"
     )
     if not isinstance(value, str) or not re.fullmatch(r"|https?://[!-~]{1,500}", value):
-        raise _refused(allowed)
+        raise not_shown(allowed)
     try:
         parts = urlsplit(value)
         _ = parts.port
     except ValueError:
-        raise _refused(allowed) from None
+        raise not_shown(allowed) from None
     if value and (not parts.hostname or "@" in parts.netloc or parts.query or parts.fragment):
-        raise _refused(allowed)
+        raise not_shown(allowed)
     # Where people have the whole address of the route.
     return value.rstrip("/").removesuffix(_ROUTE).rstrip("/")
-
-
-def _key_file(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"|/[^\x00-\x1f]*", value):
-        raise _refused("the absolute path of a file that holds the key, or an empty text")
-    return value
 
 
 def _model(value: object) -> str:
@@ -55,67 +45,34 @@ def _model(value: object) -> str:
     return value
 
 
-def _confidence(value: object) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
-        raise ValueError("a number, 0 to 1")
-    return value
-
-
-def _asked_about(value: object) -> str:
-    if not isinstance(value, str) or value.lower() not in ASKED_ABOUT:
-        raise ValueError(kinds.one_of(list(ASKED_ABOUT)))
-    return value.lower()
-
-
-def _whole(high: int) -> Callable[[object], int]:
-    def check(value: object) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= high:
-            raise ValueError(f"a whole number, 1 to {high}")
-        return value
-
-    return check
-
-
 Url = Annotated[
     str,
     PlainValidator(_url),
     WithJsonSchema({"type": "string", "pattern": "^(|https?://.+)$"}),
     kinds.Kind("http:// or https:// address"),
 ]
-KeyFile = Annotated[
-    str,
-    PlainValidator(_key_file),
-    WithJsonSchema({"type": "string", "pattern": "^(|/.*)$"}),
-    kinds.Kind("absolute path"),
-]
 Model = Annotated[str, PlainValidator(_model), WithJsonSchema({"type": "string", "maxLength": 200}), kinds.Kind("name")]
-Confidence = Annotated[
-    float,
-    PlainValidator(_confidence),
-    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1}),
-    kinds.Kind("0 to 1"),
-]
 AskedAbout = Annotated[
     str,
-    PlainValidator(_asked_about),
+    PlainValidator(kinds.word(ASKED_ABOUT)),
     WithJsonSchema({"enum": list(ASKED_ABOUT)}),
     kinds.Kind(kinds.one_of(list(ASKED_ABOUT))),
 ]
 Workers = Annotated[
     int,
-    PlainValidator(_whole(_MOST_WORKERS)),
+    PlainValidator(kinds.whole(1, _MOST_WORKERS)),
     WithJsonSchema({"type": "integer", "minimum": 1, "maximum": _MOST_WORKERS}),
     kinds.Kind(f"1 to {_MOST_WORKERS}"),
 ]
 Requests = Annotated[
     int,
-    PlainValidator(_whole(_MOST_REQUESTS)),
+    PlainValidator(kinds.whole(1, _MOST_REQUESTS)),
     WithJsonSchema({"type": "integer", "minimum": 1, "maximum": _MOST_REQUESTS}),
     kinds.Kind(f"1 to {_MOST_REQUESTS}"),
 ]
 Tokens = Annotated[
     int,
-    PlainValidator(_whole(_MOST_TOKENS)),
+    PlainValidator(kinds.whole(1, _MOST_TOKENS)),
     WithJsonSchema({"type": "integer", "minimum": 1, "maximum": _MOST_TOKENS}),
     kinds.Kind(f"1 to {_MOST_TOKENS}"),
 ]
@@ -129,11 +86,11 @@ class AiSection(Section):
         "", "The server: the address that `/chat/completions` follows, such as `https://models.example/v1`."
     )
     model: Model = live("", "Which of its models.")
-    key_file: KeyFile = restart(
+    key_file: kinds.File = restart(
         "", "A file with the key of the server, read anew for each run. `AI_API_KEY` in the environment wins."
     )
     ask_about: AskedAbout = live("low", "Which GPUs: those below `thresholds.low`, the lowest first, or all.")
-    threshold: Confidence = live(0.7, "An answer that is less sure does not count: the judgement of the rules stands.")
+    threshold: kinds.Ratio = live(0.7, "An answer that is less sure does not count: the judgement of the rules stands.")
     timeout: kinds.PositiveDuration = live(30.0, "How long an answer may take, with what it takes to try again.")
     max_workers: Workers = live(4, "Questions at once.")
     max_requests_per_minute: Requests = live(30, "What is over it keeps the judgement of the rules.")

@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 
-from gpuarbiter_server.config.problems import Fault, Rejection
+from gpuarbiter_server.config.problems import not_shown
 from gpuarbiter_server.config.units import (
     DURATION_PATTERN,
     SIZE_PATTERN,
@@ -66,7 +66,9 @@ def _flag(value: object) -> bool:
     return value
 
 
-def _whole(low: int, high: int) -> Callable[[object], int]:
+def whole(low: int, high: int) -> Callable[[object], int]:
+    """Checks for a whole number."""
+
     def check(value: object) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
             raise ValueError(f"a whole number, {low} to {high}")
@@ -81,6 +83,24 @@ def longer_than_zero(value: object) -> float:
     if not seconds:
         raise ValueError("a duration longer than 0s")
     return seconds
+
+
+def number(high: float) -> Callable[[object], float]:
+    """Checks for a number that is not below 0."""
+
+    def check(value: object) -> float:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= high:
+            raise ValueError(f"a number, 0 to {high:g}")
+        return value
+
+    return check
+
+
+def _file(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"|/[^\x00-\x1f]*", value):
+        # Perhaps it is the secret itself.
+        raise not_shown("the absolute path of a file, or an empty text")
+    return value
 
 
 def _interval(value: object) -> float:
@@ -135,7 +155,9 @@ def _name_of(member: IntEnum) -> str:
     return member.name
 
 
-def _word(words: tuple[str, ...]) -> Callable[[object], str]:
+def word(words: tuple[str, ...]) -> Callable[[object], str]:
+    """Checks for one of these, in any case."""
+
     def check(value: object) -> str:
         if not isinstance(value, str) or value.lower() not in words:
             raise ValueError(one_of(list(words)))
@@ -185,12 +207,12 @@ def _folder(value: object) -> str:
 def _secret_file(value: object) -> str:
     if not isinstance(value, str) or not (value == "auto" or re.fullmatch(r"/[^\x00-\x1f]+", value)):
         # What stands there may be the secret itself.
-        raise Rejection([Fault((), None, "auto, or the absolute path of a file that holds it", wrong="not allowed")])
+        raise not_shown("auto, or the absolute path of a file that holds it")
     return value
 
 
 def _on_stale(value: object) -> bool:
-    return _word(("declarations", "refuse"))(value) == "refuse"
+    return word(("declarations", "refuse"))(value) == "refuse"
 
 
 def _format_on_stale(refuse: bool) -> str:
@@ -215,13 +237,13 @@ _duration_text = PlainSerializer(format_duration)
 Flag = Annotated[bool, PlainValidator(_flag), WithJsonSchema({"type": "boolean"}), Kind("true or false")]
 Count = Annotated[
     int,
-    PlainValidator(_whole(0, MAX_COUNT)),
+    PlainValidator(whole(0, MAX_COUNT)),
     WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MAX_COUNT}),
     Kind("whole number"),
 ]
 Priority = Annotated[
     int,
-    PlainValidator(_whole(0, MAX_PRIORITY)),
+    PlainValidator(whole(0, MAX_PRIORITY)),
     WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MAX_PRIORITY}),
     Kind(f"0 to {MAX_PRIORITY}"),
 ]
@@ -289,7 +311,7 @@ RefuseWhenStale = Annotated[
 ]
 LogLevel = Annotated[
     str,
-    PlainValidator(_word(_LOG_LEVELS)),
+    PlainValidator(word(_LOG_LEVELS)),
     WithJsonSchema({"enum": list(_LOG_LEVELS)}),
     Kind(one_of(list(_LOG_LEVELS))),
 ]
@@ -309,7 +331,7 @@ LogLevels = Annotated[
 ]
 LogFormat = Annotated[
     str,
-    PlainValidator(_word(LOG_FORMATS)),
+    PlainValidator(word(LOG_FORMATS)),
     WithJsonSchema({"enum": list(LOG_FORMATS)}),
     Kind(one_of(list(LOG_FORMATS))),
 ]
@@ -318,6 +340,18 @@ Node = Annotated[
     PlainValidator(_node),
     WithJsonSchema({"type": "string", "pattern": f"^{_NODE_PATTERN}$"}),
     Kind("auto or name"),
+]
+Ratio = Annotated[
+    float,
+    PlainValidator(number(1.0)),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1}),
+    Kind("0 to 1"),
+]
+File = Annotated[
+    str,
+    PlainValidator(_file),
+    WithJsonSchema({"type": "string", "pattern": "^(|/.*)$"}),
+    Kind("absolute path"),
 ]
 Folder = Annotated[
     str,
@@ -347,7 +381,7 @@ Names = Annotated[
 ]
 Durability = Annotated[
     str,
-    PlainValidator(_word(_DURABILITIES)),
+    PlainValidator(word(_DURABILITIES)),
     WithJsonSchema({"enum": list(_DURABILITIES)}),
     Kind(one_of(list(_DURABILITIES))),
 ]

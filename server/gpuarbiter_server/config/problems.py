@@ -77,6 +77,11 @@ class Rejection(ValueError):  # noqa: N818 -- it never leaves this room: ConfigE
         self.faults = tuple(faults)
 
 
+def not_shown(allowed: str) -> Rejection:
+    """A value that is not allowed, and may be a secret or hold one."""
+    return Rejection([Fault((), None, allowed, wrong="not allowed")])
+
+
 def dotted(path: Path) -> str:
     """A path as one text; what is no plain name is quoted."""
     return ".".join(name if re.fullmatch(r"[\w-]+", name, re.ASCII) else f'"{_escaped(name)}"' for name in path)

@@ -57,7 +57,8 @@ async def test_every_setting_reaches_who_asks():
     assert not opinions(configured().analysis, count=lambda _: None).enabled
 
 
-def test_an_arbiter_that_asks_no_model_does_not_load_the_library():
-    code = "import sys; from gpuarbiter_server import app; print({'openai', 'httpx2', 'httpx'} & sys.modules.keys())"
+def test_an_arbiter_that_asks_no_model_and_tells_nobody_does_not_load_the_libraries():
+    libraries = {"openai", "httpx2", "httpx", "apprise"}
+    code = f"import sys; from gpuarbiter_server.app import serving; print({libraries} & sys.modules.keys())"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout == "set()\n"

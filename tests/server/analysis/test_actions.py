@@ -4,6 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gpuarbiter_server.analysis.actions import Finding, Rules, Watch
 from gpuarbiter_server.analysis.model import Holder, Result, Sample, Status, Verdict
@@ -177,6 +179,27 @@ def test_the_table_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     watch.findings([idle(f"gpu:{n}") for n in range(3)], AT_ONCE, 0)
     watch.findings([idle(f"gpu:{n}") for n in range(3, 5)], AT_ONCE, 300)
     assert [target.gpu_id for target in watch._seen] == ["gpu:2", "gpu:3", "gpu:4"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["idle", "busy", "away"]), st.integers(0, 3000)), max_size=40))
+def test_in_any_life_it_is_told_of_after_so_many_runs_and_once_in_a_hold_down(life: list[tuple[str, int]]) -> None:
+    watch, rules, now = Watch(), Rules(after_runs=2), 0
+    told: float | None = None
+    in_a_row = 0
+    for state, pause in life:
+        now += pause
+        results = {"idle": [idle()], "busy": [idle(status=Status.NORMAL)], "away": []}[state]
+        news = [each for each in watch.findings(results, rules, now) if not each.repeated]
+        if state == "busy":
+            in_a_row, told = 0, None
+        elif state == "idle":
+            in_a_row += 1
+        elif told is None or now - told >= rules.hold_down:
+            # Nothing is remembered of a GPU that is away and was told of long ago, or never.
+            in_a_row, told = 0, None
+        assert len(news) == (state == "idle" and in_a_row >= 2 and (told is None or now - told >= rules.hold_down))
+        if news:
+            told = now
 
 
 def test_what_a_webhook_is_told() -> None:

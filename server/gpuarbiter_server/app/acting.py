@@ -91,7 +91,8 @@ class Acting:
 
     async def _act(self, run: Run) -> None:
         actions = self._config.analysis.actions
-        found = self._watch.findings(run.results, _rules(self._config), monotonic())
+        # On a thread: a large fleet takes a while.
+        found = await asyncio.to_thread(self._watch.findings, run.results, _rules(self._config), monotonic())
         news = [each for each in found if not each.repeated]
         if actions.yield_ != NEVER:
             # Whoever was asked is not asked again; nobody may have waited then, and somebody may do so now.

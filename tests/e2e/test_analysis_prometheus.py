@@ -12,6 +12,7 @@ import pytest
 
 from e2e.harness.dcgm import DcgmExporter, DcgmGpu
 from e2e.harness.prometheus import Prometheus, scrape
+from e2e.harness.receiver import Receiver
 from e2e.harness.waiting import eventually
 from support.process import Arbiterd
 
@@ -79,6 +80,7 @@ async def test_gpus_behind_a_prometheus_score_as_by_hand_and_are_stale_when_it_d
         DcgmExporter([*map(gpu, range(24)), NOBODYS]) as exporter,
         # Exporters name the pods that they are asked about, not their own.
         Prometheus(tool("prometheus"), honoring(exporter.address), tmp_path) as prometheus,
+        Receiver() as control,
     ):
 
         async def scraped() -> bool:
@@ -87,7 +89,10 @@ async def test_gpus_behind_a_prometheus_score_as_by_hand_and_are_stale_when_it_d
 
         await eventually(scraped, "the first scrape")
         arbiter = arbiterd(
-            f"analysis={{interval: 1h, time_window: 5s, step: 1s, prometheus: {{url: '{prometheus.url}/'}}}}"
+            f"analysis={{interval: 1h, time_window: 5s, step: 1s, prometheus: {{url: '{prometheus.url}/'}}}}",
+            f"analysis.control={{enabled: true, url: 'http://{control.address}/'}}",
+            # There is less than a whole window yet.
+            "analysis.actions={after_runs: 1, min_confidence: 0}",
         )
         assert (await asyncio.to_thread(get, arbiter, "/analyze"))[1]["message"].startswith("24 GPUs in ")
         _, results = await asyncio.to_thread(get, arbiter, "/results")
@@ -98,6 +103,7 @@ async def test_gpus_behind_a_prometheus_score_as_by_hand_and_are_stale_when_it_d
         for name, (scores, low) in BY_NAMESPACE.items():
             expected = {"count": len(scores), "avg_score": pytest.approx(sum(scores) / len(scores), abs=0.01)}
             assert stats["by_namespace"][name] == expected | {"low_util_count": low}
+        await eventually(lambda: all_told(control), "the webhook to be told of the pods that waste GPUs")
         _, health = await asyncio.to_thread(get, arbiter, "/health")
         assert (health["status"], health["source"], health["prometheus_connected"]) == ("healthy", "Prometheus", True)
         prometheus.close()
@@ -106,6 +112,12 @@ async def test_gpus_behind_a_prometheus_score_as_by_hand_and_are_stale_when_it_d
         _, health = await asyncio.to_thread(get, arbiter, "/health")
         assert (health["status"], health["prometheus_connected"]) == ("stale", False)
         assert (await asyncio.to_thread(get, arbiter, "/results"))[1] == results
+
+
+async def all_told(control: Receiver) -> bool:
+    """Idle are those of job 0, suspicious those of 4; the low ones of 1 work, and are left alone."""
+    told = sorted((each.body["gpu_id"], each.body["pod"], each.body["lease"]) for each in control.posted)
+    return told == [(f"GPU-{number:02}", f"pod-{number}", "") for number in range(24) if number % 6 in (0, 4)]
 
 
 def check(results: list[dict[str, Any]]) -> None:

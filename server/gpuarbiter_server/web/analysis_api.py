@@ -17,7 +17,7 @@ from gpuarbiter_server.analysis.opinions import Opinions
 from gpuarbiter_server.analysis.service import Analysis, AnalysisError, Run
 from gpuarbiter_server.web import analysis_shapes as shapes
 from gpuarbiter_server.web import analysis_updates as updates
-from gpuarbiter_server.web.guard import Guard
+from gpuarbiter_server.web.guard import Guard, refuse_strangers
 
 # Who asks for a run is answered within this: gpu-arbiter waits 10 s for an answer, a connection is given 30 s.
 _PATIENCE = 8.0
@@ -96,10 +96,17 @@ def _about(
 
 
 def _runs(api: FastAPI, analysis: Analysis, opinions: Opinions) -> None:
-    @api.get("/analyze", responses={503: {"model": shapes.Asked}})
-    @api.post("/analyze", operation_id="analyze_post", responses={503: {"model": shapes.Asked}})
-    async def analyze(response: Response, *, use_ai: bool | None = None) -> shapes.Asked:
+    refusals: dict[int | str, dict[str, Any]] = {
+        403: {"description": "Asked by a name that is none of this machine, or from a page of elsewhere."},
+        503: {"model": shapes.Asked},
+    }
+
+    @api.get("/analyze", responses=refusals)
+    @api.post("/analyze", operation_id="analyze_post", responses=refusals)
+    async def analyze(request: Request, response: Response, *, use_ai: bool | None = None) -> shapes.Asked:
         """Looks now. use_ai: true: have the model judge anew, within its limits; false: the built-in rules alone."""
+        # A run can cost what a model costs, and count for an action: no page that somebody visits may start one.
+        refuse_strangers(request, "runs are")
         try:
             run = await asyncio.wait_for(analysis.run(advised=use_ai), _PATIENCE)
         except TimeoutError:

@@ -372,6 +372,20 @@ async def test_no_page_of_elsewhere_changes_anything():
         assert (await site.update("{}", Origin=f"http://{here}"))[0] == 200
 
 
+async def test_no_page_of_elsewhere_has_it_look():
+    async with served(window([0.9])) as site:
+        for method in ("GET", "POST"):
+            for headers in (
+                {"Host": "evil.example"},
+                {"Origin": "http://evil.example"},
+                {"Sec-Fetch-Site": "cross-site"},
+            ):
+                status, answer = await site.ask("/analyze", method, **headers)
+                assert (status, answer["detail"].startswith("runs are ")) == (403, True)
+        assert await site.get("/results") == []
+        assert (await site.ask("/analyze", "GET", Host="localhost:1", **{"Sec-Fetch-Site": "none"}))[0] == 200
+
+
 async def test_nobody_changes_anything_without_the_admin_token():
     async with served() as site:
         for nothing in ("", "Bearer", "Bearer ", "Basic YWRtaW46YWRtaW4=", TOKEN):

@@ -69,12 +69,12 @@ class Feed:
         self._watchers = 0
         self._rendering: asyncio.Task[None] | None = None
         self._closed = False
+        self._failing = False
 
     async def take_readings(self) -> None:
         """Notes what the GPUs do, without end."""
         while True:
-            with contextlib.suppress(Exception):  # Whoever only looks on goes on.
-                self._readings.note(self._number + 1, self._wall(), self._census().gpus())
+            self._readings.note(self._number + 1, self._wall(), self._census().gpus())
             await asyncio.sleep(READINGS_INTERVAL)
 
     def close(self) -> None:
@@ -136,9 +136,12 @@ class Feed:
             began, revision = asyncio.get_running_loop().time(), self._revision()
             try:
                 await self._look(first=first)
-                first = False
+                first = self._failing = False
             except Exception:
-                log.exception("the console could not be rendered")
+                # Told once, and not twice a second.
+                if not self._failing:
+                    log.exception("the console cannot be rendered; it is tried again")
+                self._failing = True
             await asyncio.sleep(began + _INTERVAL - asyncio.get_running_loop().time())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(HEARTBEAT):

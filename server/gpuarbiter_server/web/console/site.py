@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
 from importlib import resources
+from importlib.resources.abc import Traversable
 from typing import NamedTuple
 
 from starlette.requests import Request
@@ -50,13 +51,12 @@ class _File(NamedTuple):
 def _files() -> Mapping[str, _File]:
     """All there are, by name."""
     folder = resources.files(__package__) / "static"
-    found = {}
-    for each in folder.iterdir():
-        kind = _TYPES.get(each.name.rpartition(".")[2])
-        if kind is not None:
-            body = each.read_bytes()
-            found[each.name] = _File(body, kind, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
-    return found
+    return {each.name: _read(each) for each in folder.iterdir()}
+
+
+def _read(path: Traversable) -> _File:
+    body = path.read_bytes()
+    return _File(body, _TYPES[path.name.rpartition(".")[2]], f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
 
 def routes(feed: Feed, actions: Actions, guarded: Guard) -> list[BaseRoute]:

@@ -53,6 +53,7 @@ function draw() {
   if (shown !== name) {
     shown = name;
     find("main").replaceChildren(view.node);
+    tabs.get(name)?.node.scrollIntoView({ block: "nearest", inline: "center" });
     document.title = `${VIEWS[name].title} · GpuArbiter`;
   }
   for (const [key, { node, badge }] of tabs) {

@@ -57,7 +57,10 @@ export class Feed {
   seen(visible) {
     clearTimeout(this.hiding);
     if (!visible) {
-      this.hiding = setTimeout(() => this.close(), HIDDEN_MS);
+      this.hiding = setTimeout(() => {
+        this.close();
+        this.onLink("wait");
+      }, HIDDEN_MS);
     } else if (this.source === null) {
       this.open();
     }

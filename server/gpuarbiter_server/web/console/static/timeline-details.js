@@ -5,7 +5,9 @@ import { clean, clock, duration, endWords, markWords } from "./words.js";
 
 /** Tells what is known of a lease; nothing that changes by itself, so that who listens is not told again and again. */
 export function tell(details, span) {
-  const lines = span ? told(span) : ["Point at a lease, or go to one with the arrow keys, to see what is known of it."];
+  const lines = span
+    ? told(span)
+    : ["Point at a lease, touch it, or go to one with the arrow keys, to see what is known of it."];
   keyed(
     details,
     lines.map((words, place) => ({ words, place })),

@@ -95,10 +95,12 @@ function glyph([, kind]) {
     draw(x, y, height) {
       const size = Math.min(5, height / 2);
       const middle = y + height / 2;
+      // The watchdog tells of a limit and asks to yield in the same moment: side by side.
+      const left = x - 2 * size;
       const path =
         kind === "YIELD_REQUESTED"
           ? `M${x},${middle - size}L${x + size},${middle + size}H${x - size}Z`
-          : `M${x},${middle - size}L${x + size},${middle}L${x},${middle + size}L${x - size},${middle}Z`;
+          : `M${left},${middle - size}L${left + size},${middle}L${left},${middle + size}L${left - size},${middle}Z`;
       attribute(node, "d", path);
     },
   };

@@ -6,9 +6,10 @@ cannot write, and the model is told that they are data. No secret and no address
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Any
 
-from gpuarbiter_server.analysis.model import Features, Language, Result, Thresholds
+from gpuarbiter_server.analysis.model import Features, Holder, Language, Result, Thresholds
 
 _LONGEST_NAME = 100
 _MOST_HOLDERS = 4
@@ -107,9 +108,17 @@ def _facts(result: Result, thresholds: Thresholds) -> dict[str, Any]:
             "status": rules.verdict.value,
             "confidence": rules.confidence,
             "adjusted_score": round(rules.adjusted_score, 1),
-            "reason": rules.reason[: 3 * _LONGEST_NAME],
+            "reason": _without_leases(rules.reason, gpu.holders)[: 3 * _LONGEST_NAME],
         },
     }
+
+
+def _without_leases(reason: str, holders: Iterable[Holder]) -> str:
+    """Rules name a holder that tells no name by its lease."""
+    for holder in holders:
+        if holder.lease_id:
+            reason = reason.replace(holder.lease_id, "its holder")
+    return reason
 
 
 def _utilization(seen: Features, step: float) -> dict[str, Any]:

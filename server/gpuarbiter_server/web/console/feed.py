@@ -64,7 +64,7 @@ class Feed:
         self._number = 1
         self._parts: dict[str, tuple[int, str]] = {}
         # The news since a number, for all who have seen what was before.
-        self._news: dict[int, bytes] = {}
+        self._news: dict[int, str] = {}
         self._fresh = asyncio.Event()
         self._watchers = 0
         self._rendering: asyncio.Task[None] | None = None
@@ -97,6 +97,9 @@ class Feed:
             if not self._watchers:
                 self._rendering.cancel()
                 self._rendering = None
+                # Whoever comes next is not shown what was then.
+                self._parts.clear()
+                self._news.clear()
 
     async def news(self) -> AsyncIterator[bytes]:
         """The events of a stream, as they come; a heartbeat while nothing does. Ends with `close`."""
@@ -104,8 +107,8 @@ class Feed:
         while not self._closed:
             if seen < self._number and self._parts:
                 # All there is now, whatever was missed.
-                text, seen = self._since(seen), self._number
-                yield text
+                news, seen = self._since(seen), self._number
+                yield f'event: news\ndata: {{"now":{self._wall():.2f},{news}}}\n\n'.encode()
             else:
                 yield b"event: beat\ndata: %.2f\n\n" % self._wall()
             fresh = self._fresh
@@ -114,7 +117,7 @@ class Feed:
                     async with asyncio.timeout(HEARTBEAT):
                         await fresh.wait()
 
-    def _since(self, seen: int) -> bytes:
+    def _since(self, seen: int) -> str:
         if seen not in self._news:
             parts = [f'"{name}":{text}' for name, (number, text) in self._parts.items() if number > seen]
             parts += [
@@ -125,8 +128,7 @@ class Feed:
                     ("events", self._trail.events_after(seen)),
                 )
             ]
-            head = f'"first":{"false" if seen else "true"},"now":{self._wall():.2f}'
-            self._news[seen] = f"event: news\ndata: {{{head},{','.join(parts)}}}\n\n".encode()
+            self._news[seen] = ",".join([f'"first":{"false" if seen else "true"}', *parts])
         return self._news[seen]
 
     async def _render_on(self) -> None:

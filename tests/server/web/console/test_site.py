@@ -147,7 +147,7 @@ async def test_who_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(http, "_PATIENCE", 0.3)
         monkeypatch.setattr(feed_module, "HEARTBEAT", 0.01)
         # More than a connection buffers.
-        monkeypatch.setattr(site.feed, "_since", lambda _seen: b"x" * 20_000_000)
+        monkeypatch.setattr(site.feed, "_since", lambda _seen: "x" * 20_000_000)
         async with streaming(site) as reader:
             reader._transport.pause_reading()  # type: ignore[attr-defined]
             await async_until(lambda: site.feed._watchers == 1)

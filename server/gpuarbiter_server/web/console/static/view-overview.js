@@ -41,7 +41,7 @@ export function overview({ store, actions }) {
       const { shown, more: hidden } = attention(store, now);
       show(attentionBox, shown.length > 0);
       show(calm, shown.length === 0 && store.gpus.length > 0);
-      keyed(notices, shown, (each) => each.what.replace(/\d.*/, "") + each.link, notice);
+      keyed(notices, [...shown.entries()], ([place]) => place, notice);
       show(more, hidden > 0);
       text(more, `and ${hidden} more`);
       keyed(
@@ -79,7 +79,7 @@ function notice() {
   const node = el("li", {}, link);
   return {
     node,
-    update(each) {
+    update([, each]) {
       attribute(node, "data-kind", each.kind);
       attribute(link, "href", each.link ?? "#overview");
       text(what, each.what);

@@ -68,13 +68,14 @@ def letters(folder: Path) -> list[dict[str, Any]]:
 
 @contextlib.asynccontextmanager
 async def idling(arbiter: Arbiterd, folder: Path) -> AsyncIterator[tuple[AsyncLease, list[YieldRequest]]]:
-    """A holder with the client library that loads a model on gpu:1, and then does nothing."""
+    """A holder with the client library that has a model on gpu:1, and does nothing."""
     asked: list[YieldRequest] = []
-    async with (
-        AsyncArbiter(arbiter.grpc, client_id="trainer") as client,
-        client.lease("LLM", gpus=["gpu:1"], max_hold=0, on_yield=lambda _, request: asked.append(request)) as lease,
-    ):
-        with SimulatedMemory("8GiB", "1", utilization_ratio=0.0, folder=folder / "sim"):
+    # First the memory: however slow the machine is, no window of the lease is without it.
+    with SimulatedMemory("8GiB", "1", utilization_ratio=0.0, folder=folder / "sim"):
+        async with (
+            AsyncArbiter(arbiter.grpc, client_id="trainer") as client,
+            client.lease("LLM", gpus=["gpu:1"], max_hold=0, on_yield=lambda _, request: asked.append(request)) as lease,
+        ):
             yield lease, asked
 
 

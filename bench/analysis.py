@@ -109,7 +109,9 @@ def _prometheus(binary: str, gpus: int, step: float) -> Iterator[str]:
 def _analysing(url: str, step: float) -> Iterator[Server]:
     """An arbiter that looks there when it is asked to."""
     window = f"time_window: {step * _STEPS:g}s, step: {step * 1000:.0f}ms"
-    with arbiter(f"analysis={{interval: 1h, {window}, prometheus: {{url: '{url}'}}}}") as server:
+    said = f"analysis={{interval: 1h, {window}, prometheus: {{url: '{url}'}}}}"
+    # Whom it finds is of no interest here.
+    with arbiter(said, "log_levels={analysis: error}") as server:
         # Its first run is at the start, and what it imports late it imports now.
         _analyzed(server, None)
         yield server

@@ -1,8 +1,9 @@
 """Takes the pictures of docs/images: a real arbiter with eight simulated GPUs and a crowd on it, in Chromium.
 
-    python -m tools.screenshots [--seconds 240] [--chromium PATH] [--keep]
+    python -m tools.screenshots [--seconds 240] [--chromium PATH] [--smoothness] [--keep]
 
---keep leaves the arbiter and the crowd running, to be looked at, until Ctrl-C.
+--smoothness measures how smoothly the pages move instead of taking pictures of them; --keep leaves the arbiter and the
+crowd running, to be looked at, until Ctrl-C.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from typing import Literal
 from playwright.sync_api import Browser, ViewportSize, sync_playwright
 
 from gpuarbiter import Arbiter
+from tools.screenshots import smoothness
 from tools.screenshots.crowd import PARTS
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
@@ -58,6 +60,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.screenshots")
     parser.add_argument("--seconds", type=float, default=240.0, help="how long the crowd runs before")
     parser.add_argument("--chromium", default=shutil.which("chromium"))
+    parser.add_argument("--smoothness", action="store_true")
     parser.add_argument("--keep", action="store_true")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="gpu-arbiter-") as folder, contextlib.ExitStack() as stack:
@@ -66,7 +69,9 @@ def main() -> int:
         time.sleep(asked.seconds)
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=asked.chromium, args=["--no-sandbox"])
-            for name, view, scheme, window in PICTURES:
+            if asked.smoothness:
+                smoothness.measure(browser, http)
+            for name, view, scheme, window in () if asked.smoothness else PICTURES:
                 _take(browser, f"http://{http}/console#{view}", scheme, window, IMAGES / f"{name}.png")
             browser.close()
         if asked.keep:

@@ -12,7 +12,7 @@ from typing import Any
 
 from gpuarbiter_server.analysis.service import Analysis, Run
 from gpuarbiter_server.core.census import Census
-from gpuarbiter_server.core.model import Holder, WorkContext
+from gpuarbiter_server.core.model import GpuHealth, Holder, WorkContext
 from gpuarbiter_server.core.views import GpuView, LeaseView, TicketView
 from gpuarbiter_server.runtime.about import About
 
@@ -117,7 +117,9 @@ def _text(part: object) -> str:
 
 
 def _gpu(view: GpuView, moment: Moment) -> Mapping[str, Any]:
-    spec, reading = view.spec, view.reading
+    spec = view.spec
+    # What is no longer so is not known.
+    reading = view.reading if view.health is GpuHealth.OK else None
     return {
         "key": spec.key,
         "name": spec.name,

@@ -7,6 +7,7 @@ import pytest
 
 from gpuarbiter_server.analysis.own import OwnSamples
 from gpuarbiter_server.analysis.service import Analysis, Settings
+from gpuarbiter_server.core.events import GpuFailed, ReadingTaken
 from gpuarbiter_server.core.model import GpuReading
 from gpuarbiter_server.core.views import GpuView
 from gpuarbiter_server.web.console import readings as readings_module
@@ -88,3 +89,15 @@ async def test_readings_have_a_number_too():
         assert kept[0] == [11.0, [None, None, 0, 0]]
         assert [json.loads(text)[0] for text in readings.after(kept[-3][0])] == [kept[-2][0], kept[-1][0]]
         assert list(readings.after(kept[-1][0])) == []
+
+
+async def test_of_a_gpu_that_is_lost_only_what_is_still_so_is_shown():
+    async with serving(monitored=True) as arbiter:
+        arbiter.runtime.submit(ReadingTaken("gpu:0", GpuReading(arbiter.clock(), utilization_ratio=0.7)))
+        await arbiter.snapshot()
+        (gpu,) = part(arbiter, "gpus")
+        assert (gpu["health"], gpu["utilization"], gpu["why"]) == ("OK", 0.7, "")
+        arbiter.runtime.submit(GpuFailed("gpu:0", "it fell off the bus"))
+        await arbiter.snapshot()
+        (gpu,) = part(arbiter, "gpus")
+        assert (gpu["health"], gpu["utilization"], gpu["why"]) == ("LOST", None, "it fell off the bus")

@@ -3,6 +3,7 @@
 import { Actions } from "./actions.js";
 import { attribute, el, show, text } from "./dom.js";
 import { Feed } from "./feed.js";
+import { route } from "./route.js";
 import { Store } from "./store.js";
 import { analysis } from "./view-analysis.js";
 import { events } from "./view-events.js";
@@ -46,8 +47,8 @@ function plan() {
 
 function draw() {
   const now = clockNow();
-  const [place, argument] = decodeURIComponent(location.hash.slice(1)).split("=");
-  const name = Object.hasOwn(VIEWS, place) ? place : "overview";
+  const asked = route(location.hash);
+  const name = Object.hasOwn(VIEWS, asked.name) ? asked.name : "overview";
   if (!made.has(name)) made.set(name, VIEWS[name].make(context));
   const view = made.get(name);
   if (shown !== name) {
@@ -62,7 +63,7 @@ function draw() {
   }
   if (store.arbiter !== null) {
     text(find("node"), clean(store.arbiter.node, 60));
-    view.update(now, argument);
+    view.update(now, asked.argument);
   }
 }
 
@@ -75,12 +76,13 @@ function status(kind) {
   age();
 }
 
+/** How old what is seen is: beside the alert, so that who listens is alerted once. */
 function age() {
-  const banner = find("banner");
-  show(banner, link === "away");
-  if (link !== "away") return;
-  const since = store.told ? `What you see is ${elapsed((performance.now() - store.toldAt) / 1000)} old.` : "";
-  text(banner, `The arbiter does not answer; trying again. ${since}`);
+  const away = link === "away";
+  show(find("banner"), away);
+  text(find("away"), away ? "The arbiter does not answer; trying again." : "");
+  const seconds = (performance.now() - store.toldAt) / 1000;
+  text(find("age"), away && store.told ? `What you see is ${elapsed(seconds)} old.` : "");
 }
 
 for (const [key, { title, count, hidden }] of Object.entries(VIEWS)) {

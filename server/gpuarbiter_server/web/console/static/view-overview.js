@@ -48,7 +48,7 @@ export function overview({ store, actions }) {
         cards,
         store.gpus,
         (gpu) => gpu.key,
-        (gpu) => card(gpu, store, actions, now),
+        (gpu) => card(gpu, store, actions),
       );
       for (const row of cards.kept.values()) row.draw(now);
     },

@@ -43,7 +43,7 @@ def _url(value: object) -> str:
 
 def host_alone(url: str) -> str:
     """An address as it can be shown: paths and queries of webhooks have tokens in them."""
-    return re.sub(r"(?<=[^/:])[/?].*", f"/{MASK}", url)
+    return re.sub(r"(?<=//)([^/?]*)[/?].*", rf"\1/{MASK}", url)
 
 
 Yield = Annotated[

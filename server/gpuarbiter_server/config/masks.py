@@ -34,4 +34,5 @@ def unmasked(said: Any, shown: Any, kept: Any) -> Any:
         return {
             name: unmasked(value, shown[name], kept[name]) if name in shown else value for name, value in said.items()
         }
-    return kept if said == shown else said
+    # What is no secret is as it was said: what equals it may be of another kind, such as 1 and true.
+    return kept if said == shown != kept else said

@@ -67,7 +67,7 @@ def refuse_strangers(request: Request, what: str) -> None:
         raise HTTPException(403, f"{what} to be had by localhost or a loopback address only")
     # What a browser sends with every request, whether it says an origin or not.
     elsewhere = request.headers.get("sec-fetch-site", "none") not in _OF_HERE
-    if elsewhere or (origin is not None and urlsplit(origin).netloc != host):
+    if elsewhere or (origin is not None and origin.partition("://")[2] != host):
         raise HTTPException(403, f"{what} not to be had by pages of elsewhere")
 
 

@@ -199,14 +199,14 @@ async def test_of_several_changes_at_once_each_builds_on_the_one_before():
 
 
 async def test_a_password_is_masked_and_its_mask_changes_nothing():
-    async with serving("analysis.prometheus.url=http://user:secret@prometheus:9090") as arbiter:
+    async with serving("analysis.prometheus.url=http://user:hunter2@prometheus:9090") as arbiter:
         shown, _ = await config(arbiter)
         assert shown["analysis"]["prometheus"]["url"] == "http://…@prometheus:9090"
         whole = yaml.safe_dump(shown | {"queue_limit": 5}, allow_unicode=True)
         answer = await arbiter.admin.UpdateConfig(admin.UpdateConfigRequest(patch_yaml=whole))
-        assert "secret" not in answer.config_yaml
+        assert "hunter2" not in answer.config_yaml
         assert list(answer.restart_needed) == []
-        assert arbiter.live_config.config.analysis.prometheus.url == "http://user:secret@prometheus:9090"
+        assert arbiter.live_config.config.analysis.prometheus.url == "http://user:hunter2@prometheus:9090"
 
 
 async def test_of_two_changes_of_one_revision_one_is_refused():

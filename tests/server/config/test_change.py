@@ -219,6 +219,10 @@ class TestSecrets:
         with pytest.raises(ConfigError, match="… stands for a password that is not shown"):
             merge_patch(self.config(), f"analysis: {{prometheus: {{url: 'http://…@{where}'}}}}")
 
+    def test_a_value_that_equals_what_is_in_force_has_to_be_of_its_kind(self):
+        with pytest.raises(ConfigError, match=r"analysis\.actions\.dry_run: 0 is not allowed"):
+            merge_patch(self.config(), "analysis: {actions: {dry_run: 0}}")
+
     @pytest.mark.parametrize("url", ["http://user:pass word@host", "user:pass word@host", "http://user:pass/word@host"])
     def test_a_password_in_what_is_wrong_is_not_told(self, url: str):
         with pytest.raises(

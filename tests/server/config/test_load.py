@@ -538,6 +538,8 @@ class TestAnalysis:
             ("https://control.example", "https://control.example"),
             ("https://control.example:8443/hooks/T0KEN", "https://control.example:8443/…"),
             ("http://control?token=T0KEN", "http://control/…"),
+            ("https://control.example:/T0KEN", "https://control.example:/…"),
+            ("https://control.example//T0KEN", "https://control.example/…"),
         ],
     )
     def test_of_the_address_of_a_webhook_the_host_alone_is_shown(self, url: str, shown: str):

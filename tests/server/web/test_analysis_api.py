@@ -364,7 +364,7 @@ async def test_no_page_of_elsewhere_changes_anything():
             assert (await site.update("{}", content_type))[0] == 415
         for host in ("evil.example", "evil.example:9402", "10.0.0.1", "127.0.0.1.evil.example", "[::1", ""):
             assert (await site.update("{}", Host=host))[0] == 403
-        for origin in ("http://evil.example", "null", "http://127.0.0.1:1"):
+        for origin in ("http://evil.example", "null", "http://127.0.0.1:1", "http://[", ""):
             assert (await site.update("{}", Origin=origin))[0] == 403
         assert site.updates == []
         for host in (here, "localhost", "LOCALHOST:9402", "[::1]:9402", "127.1.2.3"):

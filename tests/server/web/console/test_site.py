@@ -112,6 +112,7 @@ async def test_the_feed_is_for_this_machine_and_its_own_page():
     async with console() as site:
         for headers in (
             ("Origin: http://evil.example",),
+            ("Origin: http://[",),
             ("Sec-Fetch-Site: cross-site",),
             ("Sec-Fetch-Site: same-site",),
         ):

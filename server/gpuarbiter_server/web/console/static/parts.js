@@ -5,6 +5,18 @@ import { clean } from "./words.js";
 
 // Of a table, unless more are asked for: each costs time whenever a figure changes.
 const MOST_ROWS = 100;
+// Of columns, by their class.
+const WIDTHS = {
+  tiny: "48px",
+  short: "140px",
+  number: "96px",
+  score: "150px",
+  amount: "170px",
+  acts: "104px",
+  wide: "minmax(150px, 1fr)",
+  why: "minmax(260px, 2fr)",
+};
+const WIDTH = "minmax(100px, 1fr)";
 
 /** A name that others chose: in a direction of its own, cut where it is too long, whole on hover. */
 export function name(value, className = "name") {
@@ -75,6 +87,8 @@ export function table({ columns, keyOf, empty, label }) {
     draw();
   });
   const whole = el("table", { role: "table", "aria-label": label }, el("thead", { role: "rowgroup" }, head), body);
+  const widths = columns.map(({ className = "" }) => WIDTHS[className.split(" ")[0]] ?? WIDTH);
+  whole.style.setProperty("--columns", widths.join(" "));
   return {
     node: el("div", { class: "tablebox" }, whole, nothing, more),
     update(rows, total = rows.length) {

@@ -22,7 +22,7 @@ export function analysis({ store, clockNow }) {
       {
         title: "Whose",
         className: "short",
-        make: words((row) => clean([row.namespace, row.pod].filter(Boolean).join(" / ")) || "–"),
+        make: words((row) => whose(row, store)),
       },
       { title: "Score", className: "score", make: score },
       { title: "Judgement", className: "amount left", make: judgement },
@@ -63,6 +63,12 @@ export function analysis({ store, clockNow }) {
       rows.update(results);
     },
   };
+}
+
+/** Who has the GPU: by pod, or else by the name of who holds the lease now. */
+function whose({ namespace, pod, lease: id }, store) {
+  const client = id && store.leases.rows.find((lease) => lease.id === id)?.client;
+  return clean([namespace, pod || client].filter(Boolean).join(" / ")) || "–";
 }
 
 function score() {

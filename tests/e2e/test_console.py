@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.harness.browser import Page, Visit, chromium, expect, visiting
+from e2e.harness.browser import FOREIGN_NAME, Page, Visit, chromium, expect, visiting
 from e2e.harness.client import Acquiring, Client
 from gpuarbiter.v1 import lease_pb2
 from support.messages import holder
@@ -296,3 +296,16 @@ async def test_it_says_that_the_arbiter_is_away_and_comes_back_with_it(folder: P
             await visit.show("Events")
             await expect(page.get_by_role("main")).to_contain_text("holder-of-before")
             await client.close()
+
+
+async def test_by_a_foreign_name_that_leads_here_nothing_is_seen_and_the_page_says_why(folder: Path, tool: Locate):
+    async with staged(folder, tool("chromium")) as stage:
+        page, visit = stage.page, stage.visit
+        await stage.hold("holder-0")
+        visit.requests_may_fail = True
+        port = stage.arbiter.http.rpartition(":")[2]
+        await page.goto(f"http://{FOREIGN_NAME}:{port}/console")
+        await expect(page.get_by_role("alert")).to_contain_text("by localhost or a loopback address only")
+        await expect(page.get_by_role("main")).not_to_contain_text("holder-0")
+        await page.goto(f"http://localhost:{port}/console")
+        await expect(page.get_by_role("main")).to_contain_text("holder-0")

@@ -7,6 +7,8 @@ from typing import Any
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
 
 PATIENCE_MS = 15_000
+# A name of somebody else's that leads here.
+FOREIGN_NAME = "rebound.example"
 _WATCH = """
 window.violations = [];
 document.addEventListener("securitypolicyviolation", (event) => window.violations.push(event.violatedDirective));
@@ -23,7 +25,13 @@ async def chromium(path: str) -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
         # Root, as which CI runs, has no sandbox in Chromium; all that it opens is ours.
         browser = await playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-background-networking", "--disable-dev-shm-usage"]
+            executable_path=path,
+            args=[
+                "--no-sandbox",
+                "--disable-background-networking",
+                "--disable-dev-shm-usage",
+                f"--host-resolver-rules=MAP {FOREIGN_NAME} 127.0.0.1",
+            ],
         )
         try:
             yield browser

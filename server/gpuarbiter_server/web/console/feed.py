@@ -82,10 +82,15 @@ class Feed:
         self._closed = True
         self._wake()
 
+    @property
+    def crowded(self) -> bool:
+        """Whether as many watch as may."""
+        return self._watchers >= MOST_WATCHERS
+
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
         """A place among those who watch; CrowdedError where there is none left."""
-        if self._watchers >= MOST_WATCHERS:
+        if self.crowded:
             raise CrowdedError
         self._watchers += 1
         if self._rendering is None:

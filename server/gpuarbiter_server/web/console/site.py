@@ -98,7 +98,8 @@ def _streaming(feed: Feed) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         guard.refuse_strangers(request, "the feed of the console is")
         if request.method == "HEAD":
-            return Response(headers=_STREAM_HEADERS)
+            # Whether there would be a stream: who opens one is not told why there is none.
+            return Response(status_code=503 if feed.crowded else 200, headers=_STREAM_HEADERS)
         return _Stream(feed)
 
     return answer

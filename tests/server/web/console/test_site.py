@@ -128,6 +128,7 @@ async def test_who_watches_has_a_number(monkeypatch: pytest.MonkeyPatch):
             await asyncio.wait_for(reader.readuntil(b"news"), 10)
             refused = await site.get("/console/feed")
             assert (refused.status, refused.headers["retry-after"]) == (503, "5")
+            assert (await site.get("/console/feed", method="HEAD")).status == 503
         await async_until(lambda: site.feed._watchers == 0, "for the place to be free")
         async with streaming(site) as reader:
             assert b"200 OK" in await asyncio.wait_for(reader.readline(), 10)

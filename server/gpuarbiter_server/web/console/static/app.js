@@ -33,6 +33,7 @@ const context = { store, clockNow, actions: new Actions(store, find("admin")), r
 const made = new Map();
 const tabs = new Map();
 let link = "wait";
+let refusal = "";
 let shown = "";
 let planned = false;
 
@@ -67,7 +68,8 @@ function draw() {
   }
 }
 
-function status(kind) {
+function status(kind, why = "The arbiter does not answer; trying again.") {
+  refusal = why;
   if (kind === "away" && link !== "away") store.freeze(performance.now());
   link = kind;
   attribute(find("link"), "data-kind", { live: "good", away: "bad" }[kind] ?? "calm");
@@ -80,7 +82,7 @@ function status(kind) {
 function age() {
   const away = link === "away";
   show(find("banner"), away);
-  text(find("away"), away ? "The arbiter does not answer; trying again." : "");
+  text(find("away"), away ? refusal : "");
   const seconds = (performance.now() - store.toldAt) / 1000;
   text(find("age"), away && store.told ? `What you see is ${elapsed(seconds)} old.` : "");
 }

@@ -5,9 +5,23 @@ const AGAIN_MS = 1_000;
 const MOST_AGAIN_MS = 10_000;
 // A page that nobody sees takes nothing after so long.
 const HIDDEN_MS = 60_000;
+const FEED = new URL("feed", import.meta.url);
+const REFUSALS = {
+  403: "The arbiter shows itself by localhost or a loopback address only: open this page by one of these.",
+  503: "As many pages watch as may; close another one.",
+};
+
+/** Why there is no stream; a browser does not tell. */
+async function refusal() {
+  try {
+    return REFUSALS[(await fetch(FEED, { method: "HEAD" })).status];
+  } catch {
+    return undefined;
+  }
+}
 
 export class Feed {
-  /** onNews(news), onBeat(now): what comes. onLink(kind): live, wait (not there yet or again) or away. */
+  /** onNews(news), onBeat(now): what comes. onLink(kind, why): live, wait (not there yet or again) or away. */
   constructor({ onNews, onBeat, onLink }) {
     this.onNews = onNews;
     this.onBeat = onBeat;
@@ -18,11 +32,12 @@ export class Feed {
 
   open() {
     this.close();
-    const source = new EventSource(new URL("feed", import.meta.url));
+    const source = new EventSource(FEED);
     this.source = source;
     source.addEventListener("news", (event) => {
       this.heard();
       this.again = AGAIN_MS;
+      this.why = undefined;
       this.onNews(JSON.parse(event.data));
       this.onLink("live");
     });
@@ -47,11 +62,13 @@ export class Feed {
   }
 
   // By ourselves, because a browser gives up where it is answered with an error.
-  lost() {
+  async lost() {
     this.close();
-    this.onLink("away");
+    this.onLink("away", this.why);
     this.retry = setTimeout(() => this.open(), this.again);
     this.again = Math.min(MOST_AGAIN_MS, this.again * 1.5);
+    this.why = await refusal();
+    if (this.source === null) this.onLink("away", this.why);
   }
 
   seen(visible) {

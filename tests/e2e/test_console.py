@@ -148,6 +148,8 @@ async def test_an_operator_drains_resumes_and_revokes_with_the_token(folder: Pat
         card = page.locator("article.card").first
         await card.get_by_role("button", name="Drain").click()
         # Without the token, and then with a wrong one, nothing happens but that it is asked for.
+        await stage.sign_in("“quoted”")
+        await expect(page.get_by_role("alert")).to_contain_text(["it has letters that no token has"])
         visit.requests_may_fail = True
         await stage.sign_in("wrong")
         await expect(page.get_by_role("alert")).to_contain_text(["not the admin token"])

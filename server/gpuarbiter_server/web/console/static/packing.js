@@ -3,6 +3,7 @@
 const MOST_LANES = 12;
 const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600];
 const LEAST_SECONDS = 5;
+const MOST_NAMES = 200;
 
 /**
  * Spans side by side: what overlaps goes to lanes of its own, as few as can be; beyond twelve they share the last.
@@ -93,6 +94,7 @@ export class Palette {
 
   of(name) {
     if (!this.given.has(name)) {
+      if (this.given.size >= MOST_NAMES) this.given.clear();
       const taken = new Set(this.given.values());
       let colour = colourOf(name, this.most);
       for (let tried = 0; tried < this.most && taken.has(colour); tried += 1) colour = (colour + 1) % this.most;

@@ -59,6 +59,8 @@ test("names have different colours as long as there are any, and keep them", () 
   assert.equal(new Set(given).size, 4);
   assert.ok(palette.of("one more") < 4);
   assert.equal(palette.of("ASR"), given[0]);
+  for (let number = 0; number < 1000; number += 1) palette.of(`task ${number}`);
+  assert.ok(palette.given.size <= 200);
 });
 
 test("the keys lead from lease to lease", () => {

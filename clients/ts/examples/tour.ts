@@ -155,7 +155,8 @@ export async function report(client: GpuArbiterClient, batch: Batch): Promise<vo
     lease.report({ workItems: batch.length, peakMemory: "3.5GiB" });
   });
   if (outcome.kind === "granted") {
-    say(`held for ${outcome.lease.released?.heldMs} ms: ${outcome.lease.released?.memoryVerdict}`);
+    const { heldMs, memoryVerdict } = await outcome.lease.release(); // it is; this waits for the arbiter's answer
+    say(`held for ${heldMs} ms: ${memoryVerdict}`);
   }
 }
 

@@ -41,8 +41,9 @@ test("work that yields when it is asked ends the lease as YIELDED", async () => 
     },
     { onYield: (request) => told.push(request) },
   );
-  expect(outcome).toMatchObject({ kind: "granted", lease: { released: { reason: "YIELDED" }, lost: false } });
+  expect(outcome).toMatchObject({ kind: "granted", lease: { lost: false } });
   if (outcome.kind === "granted") {
+    expect(await outcome.lease.release()).toMatchObject({ reason: "YIELDED", alreadyEnded: false });
     expect(outcome.value).toMatchObject({ reason: "OPERATOR", graceMs: 30_000 });
     expect(outcome.value?.detail).toContain("maintenance");
     expect(told).toEqual([outcome.value]);

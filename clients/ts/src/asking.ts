@@ -108,6 +108,7 @@ export class Asking {
   async #ask(): Promise<Grant | Decline> {
     const { signal } = this.#options;
     const line = await this.#session.line(signal);
+    await this.#session.allGivenBack(signal);
     const sent = now();
     this.#firstSent ??= sent;
     const call = line.acquire(this.#request);

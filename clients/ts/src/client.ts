@@ -279,7 +279,7 @@ export class GpuArbiterClient implements AsyncDisposable {
     this.#closing.abort(new Error("this client is closed"));
     await settled(Promise.allSettled(this.#asking), timing.withdrawMs);
     const leaving = [...this.#held].map((lease) =>
-      lease.detached ? lease.abandon() : lease.leave(lease.reported, left()),
+      lease.detached ? lease.abandon() : lease.giveBack(lease.reported, left()),
     );
     await Promise.all(leaving);
     await this.#session.close(left());

@@ -1,7 +1,8 @@
 /**
  * A lease that the arbiter granted.
  *
- * Law: `leave` gives it back within a bounded time, whatever happens, and never throws.
+ * Law: `leave` gives it back within a bounded time, whatever happens, and never throws. It waits until the release is
+ * written, and not for the answer: the line keeps order, so that whatever is asked for over it from then on comes after.
  */
 import { create } from "@bufbuild/protobuf";
 import { gpusOf, nameOf, queueWaitOf, releasedOf } from "./answers.js";
@@ -38,6 +39,7 @@ export class HeldLease implements Lease {
   readonly #grantedAt = now();
   #report: WorkReport | undefined;
   #releasing: Promise<Released> | undefined;
+  #leaving: Promise<void> | undefined;
 
   constructor(
     session: Session,
@@ -183,17 +185,26 @@ export class HeldLease implements Lease {
     this.#notices.stop(reason);
   }
 
+  /** Releases without throwing; returns once that is written, or, where the lease is in doubt or detached, over. */
+  async leave(report: WorkReport | undefined): Promise<void> {
+    const doubtful = this.lost || this.uncertain || this.detached;
+    await new Promise<void>((resolve) => {
+      void this.giveBack(report, timing.releaseMs, doubtful ? undefined : resolve).then(resolve);
+    });
+  }
+
   /** Releases without throwing, within so long. */
-  async leave(report: WorkReport | undefined, ms: number = timing.releaseMs): Promise<void> {
+  async giveBack(report: WorkReport | undefined, ms: number, sent?: () => void): Promise<void> {
     if (this.#record.closed && this.#releasing === undefined) {
       // Released already, or in vain.
       return;
     }
-    try {
-      await this.#releaseOnce(report, ms);
-    } catch (failure) {
-      this.#logger.warn(`lease ${this.leaseId} could not be released, and ends by itself: ${String(failure)}`);
-    }
+    this.#leaving ??= this.#releaseOnce(report, ms, sent).then(
+      () => {},
+      (failure) =>
+        this.#logger.warn(`lease ${this.leaseId} could not be released, and ends by itself: ${String(failure)}`),
+    );
+    await this.#leaving;
   }
 
   /** Of no more interest here: a detached lease is left alone, to be found by its requestId. */
@@ -207,14 +218,14 @@ export class HeldLease implements Lease {
     await this.leave(this.#report);
   }
 
-  #releaseOnce(report: WorkReport | undefined, ms: number): Promise<Released> {
-    this.#releasing ??= this.#release(report, ms).finally(() => {
+  #releaseOnce(report: WorkReport | undefined, ms: number, sent?: () => void): Promise<Released> {
+    this.#releasing ??= this.#release(report, ms, sent).finally(() => {
       this.#releasing = undefined;
     });
     return this.#releasing;
   }
 
-  async #release(report: WorkReport | undefined, ms: number): Promise<Released> {
+  async #release(report: WorkReport | undefined, ms: number, sent?: () => void): Promise<Released> {
     this.#record.close();
     let over = false;
     try {
@@ -234,7 +245,7 @@ export class HeldLease implements Lease {
           memoryPeakBytes: undefined,
         });
       }
-      const released = this.#record.gaveBack(releasedOf(await this.#askRelease(report, ms)));
+      const released = this.#record.gaveBack(releasedOf(await this.#askRelease(report, ms, sent)));
       over = true;
       return released;
     } finally {
@@ -243,7 +254,7 @@ export class HeldLease implements Lease {
     }
   }
 
-  async #askRelease(report: WorkReport | undefined, ms: number): Promise<ReleaseResponse> {
+  async #askRelease(report: WorkReport | undefined, ms: number, sent?: () => void): Promise<ReleaseResponse> {
     const value = create(ReleaseRequestSchema, {
       target: { case: "leaseId", value: this.leaseId },
       fencingToken: this.fencingToken,
@@ -252,12 +263,15 @@ export class HeldLease implements Lease {
     const deadline = now() + (this.lost ? Math.min(ms, timing.lostReleaseMs) : ms);
     for (;;) {
       try {
-        return await this.#session.ask({ case: "release", value }, { ms: Math.max(0, deadline - now()) });
+        return await this.#session.ask({ case: "release", value }, { ms: Math.max(0, deadline - now()), sent });
       } catch (failure) {
         const again = failure instanceof ArbiterError && failure.transient && !this.#session.closed;
         if (!again || now() + timing.firstPauseMs >= deadline) {
           throw failure;
         }
+      }
+      if (this.#leaving !== undefined) {
+        this.#session.owe(this.#leaving);
       }
       await sleep(timing.firstPauseMs);
     }

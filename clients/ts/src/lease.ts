@@ -57,7 +57,7 @@ export interface Lease extends AsyncDisposable {
   readonly lostReason: string;
   /** The same for people. */
   readonly lostDetail: string;
-  /** How it ended, once that is known. */
+  /** How it ended, once that is known: after the work, when the arbiter has answered; `release()` waits for that. */
   readonly released: Released | undefined;
 
   /** Does nothing while the lease is held; throws LeaseLost when it is not. Cheap enough for an inner loop. */

@@ -45,10 +45,15 @@ export interface AcquireCall {
   readonly forget: () => void;
 }
 
+interface Outgoing {
+  readonly request: SessionRequest;
+  readonly sent: (() => void) | undefined;
+}
+
 export class Line {
   readonly #wire: Wire;
   readonly #target: Target;
-  readonly #outbox = new Mailbox<SessionRequest>();
+  readonly #outbox = new Mailbox<Outgoing>();
   readonly #open = new Map<bigint, Open>();
   readonly #ended: Promise<void>;
   #callId = 0n;
@@ -82,9 +87,9 @@ export class Line {
     return !this.#outbox.ended;
   }
 
-  /** Asks a question, and waits for so long for its answer. */
-  async ask(question: Question, ms: number): Promise<Answer> {
-    const answer = this.#ask(question);
+  /** Asks a question, and waits for so long for its answer; `sent` is called once it is written. */
+  async ask(question: Question, ms: number, sent?: () => void): Promise<Answer> {
+    const answer = this.#ask(question, sent);
     const callId = this.#callId;
     if (!(await settled(answer, ms))) {
       this.#open.delete(callId);
@@ -150,26 +155,24 @@ export class Line {
     this.#wire.close();
   }
 
-  #ask(question: Question): Promise<Answer> {
+  #ask(question: Question, sent?: () => void): Promise<Answer> {
     return new Promise((resolve, reject) => {
-      this.#send(question, {
-        take: (answer) => {
-          resolve(answer);
-          return true;
-        },
-        fail: reject,
-      });
+      const take = (answer: Answer) => {
+        resolve(answer);
+        return true;
+      };
+      this.#send(question, { take, fail: reject }, sent);
     });
   }
 
-  #send(call: Question, open: Open): bigint {
+  #send(call: Question, open: Open, sent?: () => void): bigint {
     this.#callId += 1n;
     const callId = this.#callId;
     const request = create(SessionRequestSchema, { callId, call });
     const wrong = encodingFault(request);
     if (wrong !== undefined) {
       open.fail(wrong);
-    } else if (this.#outbox.put(request)) {
+    } else if (this.#outbox.put({ request, sent })) {
       this.#open.set(callId, open);
       this.#wire.hold(true);
     } else {
@@ -178,9 +181,17 @@ export class Line {
     return callId;
   }
 
+  /** What Connect writes; it asks for the next message once it has written one. */
+  async *#outgoing(): AsyncGenerator<SessionRequest> {
+    for await (const { request, sent } of this.#outbox) {
+      yield request;
+      sent?.();
+    }
+  }
+
   async #read(): Promise<void> {
     try {
-      const answers = this.#wire.client.session(this.#outbox, { signal: this.#wire.broken });
+      const answers = this.#wire.client.session(this.#outgoing(), { signal: this.#wire.broken });
       for await (const { callId, answer } of answers) {
         const open = this.#open.get(callId);
         if (open === undefined) {

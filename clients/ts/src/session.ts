@@ -2,7 +2,8 @@
  * The Session of a client: one line at a time, shared by all its leases, opened when it is needed.
  *
  * Law: who needs a line while one is being opened waits for that one. After each break the process is attested anew,
- * because a restarted arbiter knows no old proof.
+ * because a restarted arbiter knows no old proof. What was left while a line broke is given back before a lease is asked
+ * for over the next one.
  */
 import { readAttestation } from "./attestation.js";
 import { now } from "./clock.js";
@@ -21,12 +22,15 @@ export type AnswerTo<K extends Question["case"]> = Extract<Answer, { case: K }> 
 export interface CallOptions {
   readonly ms?: number | undefined;
   readonly signal?: AbortSignal | undefined;
+  /** Called once it is written. */
+  readonly sent?: (() => void) | undefined;
 }
 
 export class Session {
   readonly target: Target;
   readonly clientId: string | undefined;
   #line: Promise<Line> | undefined;
+  readonly #owed = new Set<Promise<unknown>>();
   readonly #closing = new AbortController();
 
   constructor(target: Target, clientId: string | undefined) {
@@ -74,14 +78,25 @@ export class Session {
     question: Extract<Question, { case: K }>,
     options: CallOptions = {},
   ): Promise<AnswerTo<K>> {
-    const { signal, ms = timing.callMs } = options;
+    const { signal, sent, ms = timing.callMs } = options;
     const until = now() + ms;
     const line = this.line(signal);
     if (!(await settled(line, ms))) {
       throw unanswered(this.target, ms);
     }
-    const answer = await abortable((await line).ask(question, Math.max(0, until - now())), signal);
+    const answer = await abortable((await line).ask(question, Math.max(0, until - now()), sent), signal);
     return answer.value as AnswerTo<K>;
+  }
+
+  /** A release is asked for again: that it is over, in whatever way. */
+  owe(released: Promise<unknown>): void {
+    this.#owed.add(released);
+    void released.finally(() => this.#owed.delete(released));
+  }
+
+  /** Waits for releases that are asked for again; that is bounded for each. */
+  async allGivenBack(signal?: AbortSignal): Promise<void> {
+    await abortable(Promise.all(this.#owed), signal);
   }
 
   /** Ends it, within so long; what is still open fails. */

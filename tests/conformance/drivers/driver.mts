@@ -196,7 +196,8 @@ async function done(work: Work, running: Promise<Facts | undefined>): Promise<Fa
     }
     raised = true;
   }
-  return { kind: "done", device: work.device, raised, released: work.lease?.released?.reason ?? null };
+  const ended = await work.lease?.release();
+  return { kind: "done", device: work.device, raised, released: ended?.reason ?? null };
 }
 
 function newWork(name: string): Work {

@@ -33,6 +33,8 @@ ENDS = {
     "exits_when_asked_to_yield": (0, ""),
     "generator_holds": (0, ""),
     "in_a_task": (8, ""),
+    "leaves_its_own_arbiter": (0, ""),
+    "leaves_and_is_gone": (0, ""),
     "interrupted": (-signal.SIGINT, INTERRUPTED),
     "terminated": (-signal.SIGTERM, ""),
     "async_ends": (0, ""),
@@ -40,6 +42,8 @@ ENDS = {
     "async_exits_when_asked_to_yield": (9, ""),
     "async_cancelled_in_the_block": (0, ""),
     "async_interrupted": (-signal.SIGINT, INTERRUPTED),
+    "async_leaves": (0, ""),
+    "async_leaves_and_is_gone": (0, ""),
     "async_loop_is_dropped": (0, ""),
 }
 SIGNALS = {"interrupted": signal.SIGINT, "async_interrupted": signal.SIGINT, "terminated": signal.SIGTERM}
@@ -51,6 +55,8 @@ DIE = {
     "async_raises",
     "async_exits_when_asked_to_yield",
     "async_loop_is_dropped",
+    "leaves_and_is_gone",
+    "async_leaves_and_is_gone",
 }
 _GIVEN_BACK = ("RELEASED", "YIELDED")
 AT_A_TIME = 3

@@ -17,6 +17,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from fakes.polling import until
 from fakes.scripted_session import ScriptedSession
 from gpuarbiter.v1 import admin_pb2, admin_pb2_grpc, lease_pb2, snapshot_pb2
 from gpuarbiter.v1 import gpu_arbiter_pb2 as pb
@@ -164,6 +165,7 @@ class ScriptedArbiter(rpc.GpuArbiterServicer):
         # Everything that arrived, by the name of the call: requests, and call metadata.
         self.seen: dict[str, list[Any]] = {name: [] for name in (*CALLS, "CancelAcquire")}
         self.metadata: list[dict[str, str | bytes]] = []
+        self.arrived: list[str] = []
         self.answers: dict[str, Callable[[Any, Any], Any]] = {}
         self.refuse_session: Callable[[Any], Any] | None = None
         self.snapshots: list[snapshot_pb2.ArbiterSnapshot] = [snapshot_pb2.ArbiterSnapshot(revision=1)]
@@ -192,6 +194,11 @@ class ScriptedArbiter(rpc.GpuArbiterServicer):
         if self._server is not None:
             self._server.stop(None).wait()
             self._server = None
+
+    def releases(self, number: int) -> list[pb.ReleaseRequest]:
+        """Those that arrived, once they are so many: who leaves a block does not wait for that."""
+        until(lambda: len(self.seen["Release"]) >= number, f"for {number} releases")
+        return list(self.seen["Release"])
 
     def gate(self, name: str) -> threading.Event:
         """A gate: the same one for a test and for the scripts that wait there, whoever comes first."""

@@ -29,6 +29,8 @@ class Scripts(Protocol):
 
     Acquire: Callable[[pb.AcquireRequest, Any], Iterator[pb.AcquireResponse]]
     note: Callable[[str, Any, Any], None]
+    # The kinds of all calls of sessions, in the order of their arrival.
+    arrived: list[str]
     # Called at the opening; what it raises refuses the session.
     refuse_session: Callable[[Any], Any] | None
 
@@ -122,6 +124,7 @@ class ScriptedSession:
         try:
             for message in self._requests:
                 kind = message.WhichOneof("call")
+                self._arbiter.arrived.append(kind)
                 threading.Thread(target=self._serve, args=(message, kind), daemon=True).start()
         except Exception:  # noqa: BLE001 -- the stream was cut, which is one way for it to end
             pass

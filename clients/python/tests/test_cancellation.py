@@ -75,8 +75,20 @@ async def test_a_cancelled_body_releases_and_says_so(scripted: ScriptedArbiter):
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        (release,) = scripted.seen["Release"]
+        (release,) = scripted.releases(1)
         assert release.report.result == lease_pb2.WORK_RESULT_CANCELLED
+
+
+async def test_a_release_is_sent_when_the_block_is_cancelled_while_it_is_left(scripted: ScriptedArbiter):
+    async def work(arbiter: AsyncArbiter) -> None:
+        async with arbiter.lease("ASR"):
+            task.cancel()  # which takes effect at the next wait
+
+    async with AsyncArbiter(scripted.address) as arbiter:
+        task = asyncio.create_task(work(arbiter))
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await async_until(lambda: scripted.seen["Release"])
 
 
 async def test_a_release_goes_on_when_its_caller_is_cancelled(scripted: ScriptedArbiter):

@@ -145,7 +145,7 @@ class Driver:
             await running
         except WorkFailed:
             raised = True
-        ended = None if work.lease is None else work.lease.released
+        ended = None if work.lease is None else await self._form.call(work.lease.release)
         return {
             "kind": "done",
             "device": work.device,

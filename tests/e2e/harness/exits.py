@@ -5,6 +5,7 @@ Each says "held" when it has what it wants, and then ends in its own way, withou
 
 import asyncio
 import faulthandler
+import os
 import signal
 import sys
 import threading
@@ -149,6 +150,17 @@ def in_a_task() -> None:
     work()
 
 
+def leaves_its_own_arbiter() -> None:
+    with Arbiter().lease(task, **SHARED):
+        held()
+
+
+def leaves_and_is_gone() -> None:
+    with acquired():
+        pass
+    os._exit(0)
+
+
 def interrupted() -> None:
     with acquired():
         time.sleep(600)
@@ -216,6 +228,23 @@ def async_interrupted() -> None:
     asyncio.run(work())
 
 
+def async_leaves() -> None:
+    async def work() -> None:
+        async with await _acquired():
+            pass
+
+    asyncio.run(work())
+
+
+def async_leaves_and_is_gone() -> None:
+    async def work() -> None:
+        async with await _acquired():
+            pass
+        os._exit(0)
+
+    asyncio.run(work())
+
+
 def async_loop_is_dropped() -> None:
     loop = asyncio.new_event_loop()
     loop.run_until_complete(_acquired())
@@ -238,6 +267,8 @@ PROGRAMS: dict[str, Callable[[], None]] = {
         exits_when_asked_to_yield,
         generator_holds,
         in_a_task,
+        leaves_its_own_arbiter,
+        leaves_and_is_gone,
         interrupted,
         terminated,
         async_ends,
@@ -245,6 +276,8 @@ PROGRAMS: dict[str, Callable[[], None]] = {
         async_exits_when_asked_to_yield,
         async_cancelled_in_the_block,
         async_interrupted,
+        async_leaves,
+        async_leaves_and_is_gone,
         async_loop_is_dropped,
     )
 }

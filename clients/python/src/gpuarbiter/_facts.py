@@ -118,7 +118,7 @@ class LeaseFacts:
 
     @property
     def released(self) -> Released | None:
-        """How it ended, once that is known."""
+        """How it ended, once that is known: after a with-block not before the answer, for which `release` waits."""
         return self._record.released
 
     def check(self) -> None:

@@ -42,7 +42,7 @@ async def test_a_broken_stream_is_joined_again_by_the_request_id(scripted: Scrip
     assert again.request_id == first.request_id
     assert again.gpu == first.gpu
     assert (again.busy_policy, again.max_wait) == (lease_pb2.BUSY_POLICY_WAIT, seconds(0)), "it must not queue anew"
-    assert len(scripted.seen["Release"]) == 1
+    await async_until(lambda: len(scripted.seen["Release"]) == 1)
 
 
 async def test_a_restarted_arbiter_is_found_again(scripted: ScriptedArbiter, arbiter: AsyncArbiter):
@@ -210,7 +210,7 @@ async def test_a_release_goes_through_while_the_line_is_broken(scripted: Scripte
     scripted.answers["Release"] = once_away
     async with arbiter.lease("ASR") as lease:
         pass
-    assert lease.released is not None
+    await async_until(lambda: lease.released)
     assert len(scripted.seen["Release"]) == 2
 
 

@@ -31,7 +31,7 @@ async def never(_scope: Any, _receive: Any, _send: Any) -> None:
 
 
 def result(scripted: ScriptedArbiter) -> int:
-    (release,) = scripted.seen["Release"]
+    (release,) = scripted.releases(1)
     number: int = release.report.result
     return number
 
@@ -128,7 +128,7 @@ async def test_trailers_are_a_piece_too(scripted: ScriptedArbiter, arbiter: Asyn
         await send({"type": "http.response.trailers", "headers": [], "more_trailers": True})
         assert scripted.seen["Release"] == []
         await send({"type": "http.response.trailers", "headers": []})
-        assert len(scripted.seen["Release"]) == 1
+        assert len(scripted.releases(1)) == 1
 
     await Exchange(leased(app, arbiter)).over()
 
@@ -322,7 +322,7 @@ async def test_who_reads_learns_that_the_client_is_gone_as_often_as_it_asks(
 
     exchange = Exchange(leased(app, arbiter))
     await exchange.over()
-    assert len(scripted.seen["Release"]) == 1
+    assert len(scripted.releases(1)) == 1
 
 
 async def test_the_end_of_a_served_connection_is_no_hang_up(scripted: ScriptedArbiter, arbiter: AsyncArbiter):
@@ -396,7 +396,7 @@ async def test_what_the_application_reports_itself_counts(scripted: ScriptedArbi
         await respond(send)
 
     await Exchange(leased(app, arbiter)).over()
-    (release,) = scripted.seen["Release"]
+    (release,) = scripted.releases(1)
     assert (release.report.result, release.report.work_items) == (FAILED, 3)
 
 

@@ -39,7 +39,7 @@ async def test_a_lease_for_as_long_as_it_is_open(scripted: ScriptedArbiter, arbi
     assert scripted.seen["Release"] == []
     exchange.hangs_up()
     await exchange.over()
-    assert len(scripted.seen["Release"]) == 1
+    assert len(scripted.releases(1)) == 1
 
 
 async def test_others_are_passed_through(scripted: ScriptedArbiter, arbiter: AsyncArbiter):
@@ -56,7 +56,7 @@ async def test_a_close_by_the_application_gives_the_lease_back(scripted: Scripte
         await receive()
         await send({"type": "websocket.accept"})
         await send({"type": "websocket.close", "code": 1000})
-        assert len(scripted.seen["Release"]) == 1
+        assert len(scripted.releases(1)) == 1
 
     await Exchange(leased(app, arbiter), WEBSOCKET).over()
 
@@ -108,7 +108,7 @@ async def test_what_is_sent_to_nobody_ends_the_application(scripted: ScriptedArb
     await exchange.heard("websocket.send")
     exchange.hangs_up()
     await exchange.over()
-    assert len(scripted.seen["Release"]) == 1
+    assert len(scripted.releases(1)) == 1
 
 
 async def test_a_lost_lease_closes_it(scripted: ScriptedArbiter, arbiter: AsyncArbiter):

@@ -109,6 +109,7 @@ class AsyncAsking:
 
     async def _ask(self) -> AsyncAnswer:
         line = await self._connection.line()
+        await self._connection.all_given_back()
         sent = _clock.now()
         call = line.acquire(self._request)
         self._sent = True

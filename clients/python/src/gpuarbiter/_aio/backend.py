@@ -123,13 +123,13 @@ class Mailbox(Generic[M]):
     """Messages on their way to one reader; closed, it gives out what is left, and then None."""
 
     def __init__(self) -> None:
-        self._messages: deque[M] = deque()
+        self._messages: deque[tuple[M, Event | None]] = deque()
         self._closed = False
         self._waiter: asyncio.Future[None] | None = None
 
-    def put(self, message: M) -> None:
-        """Hands a message in."""
-        self._messages.append(message)
+    def put(self, message: M, taken: Event | None = None) -> None:
+        """Hands a message in; `taken` is raised once the reader has it."""
+        self._messages.append((message, taken))
         self._wake()
 
     def close(self) -> None:
@@ -139,7 +139,7 @@ class Mailbox(Generic[M]):
 
     def take_all(self) -> list[M]:
         """What is there."""
-        taken = list(self._messages)
+        taken = [message for message, _ in self._messages]
         self._messages.clear()
         return taken
 
@@ -155,7 +155,12 @@ class Mailbox(Generic[M]):
                 self._waiter = None
                 if timer is not None:
                     timer.cancel()
-        return self._messages.popleft() if self._messages else None
+        if not self._messages:
+            return None
+        message, taken = self._messages.popleft()
+        if taken is not None:
+            taken.set()
+        return message
 
     def _wake(self) -> None:
         if self._waiter is not None:

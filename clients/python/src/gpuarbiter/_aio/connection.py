@@ -1,7 +1,8 @@
 """The way to one arbiter: channel, credentials, the line for leases, and every failure turned into an ArbiterError.
 
 Law: the channel is opened at the first call (in asyncio it belongs to the running loop); there is one. All leases
-share one line at a time: who needs one while it is being opened waits for that one, and shares its failure.
+share one line at a time: who needs one while it is being opened waits for that one, and shares its failure. What was
+left while a line broke is given back before anything is asked for over the next one.
 """
 
 import threading
@@ -39,6 +40,8 @@ class AsyncConnection:
         self._stubs: dict[type, Any] = {}
         self._line: AsyncLine | None = None
         self._streams: weakref.WeakSet[Any] = weakref.WeakSet()
+        # One for each release that is asked for again in the background: raised when that is over.
+        self._owed: set[backend.Event] = set()
         self.closed = False
         _forks.watch(self)
 
@@ -49,6 +52,7 @@ class AsyncConnection:
             each.forked()
         self._lock = threading.Lock()
         self._channel, self._stubs, self._line, self._streams = None, {}, None, weakref.WeakSet()
+        self._owed = set()
 
     def _stub(self, kind: type) -> Any:
         with self._lock:
@@ -100,6 +104,25 @@ class AsyncConnection:
             line = self._line
         await line.opened(CALL_SECONDS if seconds is None else seconds)
         return line
+
+    @property
+    def standing_line(self) -> AsyncLine | None:
+        """The line for leases, where calls can be made over it at once."""
+        line = self._line
+        return line if line is not None and line.stands else None
+
+    def owe(self, given_back: backend.Event) -> None:
+        """A release is asked for again, until the event."""
+        self._owed.add(given_back)
+
+    def paid(self, given_back: backend.Event) -> None:
+        """That is over."""
+        self._owed.discard(given_back)
+
+    async def all_given_back(self) -> None:
+        """Waits for releases that are asked for again; that is bounded for each."""
+        for given_back in tuple(self._owed):
+            await given_back.wait(CALL_SECONDS)
 
     async def ask(self, kind: str, request: Any, *, seconds: float = CALL_SECONDS) -> Any:
         """A call about a lease, with one answer, within `seconds`; `kind` is its field in SessionRequest.

@@ -67,6 +67,10 @@ class AsyncUnmanagedLease(AsyncLease):
             parse_bytes(memory)
         self.check()
 
+    @property
+    def _way_out(self) -> None:
+        """There is nobody to tell."""
+
     async def _release(self, _report: WorkReport | None, _seconds: float) -> Released:
         self._record.close()
         self._given_back.set()

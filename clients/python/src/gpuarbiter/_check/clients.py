@@ -81,6 +81,8 @@ class Clients:
                     TASK, shared=True, memory=MEMORY, gpus=beside, busy_policy="WAIT", max_wait=SECOND_WAIT_SECONDS
                 ) as two:
                     yield _leases(_TWO, self._look(first), one, two)
+            for lease in (one, two):
+                lease.release()  # it is; this waits until the arbiter has said so
             yield _leases(_RELEASED, self._look(first), gone=(one, two))
 
     def _look(self, arbiter: Arbiter) -> _Look:

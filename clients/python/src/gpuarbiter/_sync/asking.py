@@ -110,6 +110,7 @@ class Asking:
 
     def _ask(self) -> Answer:
         line = self._connection.line()
+        self._connection.all_given_back()
         sent = _clock.now()
         call = line.acquire(self._request)
         self._sent = True

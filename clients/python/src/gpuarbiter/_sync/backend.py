@@ -97,21 +97,21 @@ class Mailbox(Generic[M]):
     """Messages on their way to one reader; closed, it gives out what is left, and then None."""
 
     def __init__(self) -> None:
-        self._messages: queue.SimpleQueue[M] = queue.SimpleQueue()
+        self._messages: queue.SimpleQueue[tuple[M, Event | None]] = queue.SimpleQueue()
 
-    def put(self, message: M) -> None:
-        """Hands a message in."""
-        self._messages.put(message)
+    def put(self, message: M, taken: Event | None = None) -> None:
+        """Hands a message in; `taken` is raised once the reader has it."""
+        self._messages.put((message, taken))
 
     def close(self) -> None:
         """Nothing more comes."""
-        self._messages.put(_CLOSED)
+        self._messages.put((_CLOSED, None))
 
     def take_all(self) -> list[M]:
         """What is there."""
         taken: list[M] = []
         with contextlib.suppress(queue.Empty):
-            while (message := self._messages.get_nowait()) is not _CLOSED:
+            while (message := self._messages.get_nowait()[0]) is not _CLOSED:
                 taken.append(message)
             self.close()
         return taken
@@ -124,12 +124,14 @@ class Mailbox(Generic[M]):
 
     def _take(self, timeout: float | None = None) -> M | None:
         try:
-            message = self._messages.get(timeout=timeout)
+            message, taken = self._messages.get(timeout=timeout)
         except queue.Empty:
             return None
         if message is _CLOSED:
             self.close()  # for whoever looks again
             return None
+        if taken is not None:
+            taken.set()
         return message
 
     # What gRPC takes the messages of a call from.

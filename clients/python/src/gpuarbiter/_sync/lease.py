@@ -2,10 +2,13 @@
 """A lease as its holder sees it.
 
 Law: leaving the with-block gives the lease back within a bounded time, whatever happens, and never hides
-the exception of the body.
+the exception of the body. It waits until the release is on its way, and not for the answer: the line keeps order, so
+that whatever is asked for over it from then on comes after.
 """
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
@@ -19,6 +22,7 @@ from gpuarbiter._sync import backend
 from gpuarbiter._sync.asking import FIRST_PAUSE_SECONDS, Grant
 from gpuarbiter._sync.connection import Connection
 from gpuarbiter._sync.keeper import Keeper
+from gpuarbiter._sync.line import Line
 from gpuarbiter._sync.notices import Notices
 from gpuarbiter._units import Duration, Size, parse_bytes, parse_duration
 from gpuarbiter._values import Released, WorkReport, YieldRequest
@@ -51,6 +55,9 @@ class Lease(LeaseFacts):
         self._report: WorkReport | None = None
         self._peak_bytes = 0
         self._given_back = backend.Event()
+        # Of a release that nobody waits for: what it asks, and that gRPC has it.
+        self._parting: pb.ReleaseRequest | None = None
+        self._sent = backend.Event()
         notices.lease = self
         _forks.watch(self)
         self._keeper.start()
@@ -137,30 +144,44 @@ class Lease(LeaseFacts):
 
     def _release(self, report: WorkReport | None, seconds: float) -> Released:
         self._record.close()
+        until = _clock.now() + seconds
+        if self._parting is not None:  # that has an answer of its own
+            self._given_back.wait(seconds)
         try:
             if self._record.released is not None:
                 return self._record.released
             if self.lost and not self._record.presumed:  # there is nothing to give back; another may have it
                 return self._record.gave_back(Released(self.lost_reason, self._held(), already_ended=True))
-            return self._record.gave_back(_convert.released(self._ask_release(report, seconds)))
+            # A lease presumed lost is given back for the case that it is not; that is not worth waiting for.
+            seconds = min(until - _clock.now(), _LOST_RELEASE_SECONDS if self.lost else seconds)
+            return self._record.gave_back(_convert.released(self._ask_release(self._request(report), seconds)))
         finally:
-            self._given_back.set()
-            self._keeper.stop()
+            self._end()
             self._keeper.settle()
 
-    def _ask_release(self, report: WorkReport | None, seconds: float) -> pb.ReleaseResponse:
+    def _end(self) -> None:
+        self._sent.set()
+        self._given_back.set()
+        self._keeper.stop()
+
+    def _request(self, report: WorkReport | None) -> pb.ReleaseRequest:
         report = with_peak(report, self._peak_bytes)
-        request = pb.ReleaseRequest(
+        return pb.ReleaseRequest(
             lease_id=self.lease_id,
             fencing_token=self.fencing_token,
             report=None if report is None else _convert.work_report(report),
         )
-        # A lease presumed lost is given back for the case that it is not; that is not worth waiting for.
-        deadline = _clock.now() + (min(seconds, _LOST_RELEASE_SECONDS) if self.lost else seconds)
+
+    def _ask_release(self, request: pb.ReleaseRequest, seconds: float, *, aside: bool = False) -> pb.ReleaseResponse:
+        deadline = _clock.now() + seconds
+        reply: pb.ReleaseResponse
         while True:
             try:
                 left = max(0.0, deadline - _clock.now())
-                reply: pb.ReleaseResponse = self._connection.ask("release", request, seconds=left)
+                if aside:
+                    reply = self._connection.unary("Release", request, seconds=left)
+                else:
+                    reply = self._connection.ask("release", request, seconds=left)
             except ArbiterError as failure:
                 if not failure.transient or _clock.now() + FIRST_PAUSE_SECONDS >= deadline:
                     raise
@@ -168,27 +189,71 @@ class Lease(LeaseFacts):
                 return reply
             backend.sleep(FIRST_PAUSE_SECONDS)
 
-    def close(self, seconds: float | None = None) -> None:
+    def close(self, seconds: float = RELEASE_SECONDS) -> None:
         """Releases without raising; a detached lease is only left alone, to be found by its request_id."""
         if self.detached:
             self._record.close()
             self._keeper.stop()
             self._keeper.settle()
+        elif self._record.closed:  # it is being given back over the line that is closed after this
+            self._given_back.wait(seconds)
         else:
-            seconds = RELEASE_SECONDS if seconds is None else seconds
-            if self._record.closed:  # somebody else is giving it back, over the line that is closed after this
-                self._given_back.wait(seconds)
-            self._leave(self._report, seconds)
+            with self._logged():
+                backend.finish(self._release, self._report, seconds)
 
-    def _leave(self, report: WorkReport | None, seconds: float) -> None:
+    def _leave(self, report: WorkReport | None) -> None:
         if self._record.closed:  # released already, or in vain
             return
+        with self._logged():
+            line = self._way_out
+            if line is None:
+                backend.finish(self._release, report, RELEASE_SECONDS)
+            else:
+                self._part(line, self._request(report))
+                self._sent.wait(RELEASE_SECONDS)
+
+    @contextlib.contextmanager
+    def _logged(self) -> Iterator[None]:
         try:
-            backend.finish(self._release, report, seconds)
+            yield
         except ArbiterError as failure:
             logger.warning("lease %s could not be released, and ends by itself: %s", self.lease_id, failure)
         except Exception:  # whatever it is, the body's own exception counts more
             logger.exception("lease %s could not be released, and ends by itself", self.lease_id)
+
+    # -- the release that nobody waits for -------------------------------------------------------
+
+    @property
+    def _way_out(self) -> Line | None:
+        """The line over which the release can be sent; None where it is worth waiting for."""
+        return None if self.lost or self.uncertain or self.detached else self._connection.standing_line
+
+    def _part(self, line: Line, request: pb.ReleaseRequest) -> None:
+        self._parting = request
+        self._record.close()
+        line.tell("release", request, self._answered, self._sent)
+
+    def _answered(self, told: pb.ReleaseResponse | ArbiterError) -> None:
+        with self._logged():
+            if isinstance(told, pb.ReleaseResponse):
+                self._record.gave_back(_convert.released(told))
+            elif told.transient and not self._connection.closed:
+                self._connection.owe(self._given_back)
+                backend.spawn(self._ask_again, self._parting)
+                return
+            else:
+                raise told
+        self._end()
+
+    def _ask_again(self, request: pb.ReleaseRequest) -> None:
+        try:
+            with self._logged():
+                # By a call of its own: a loop that comes to its end can open no line any more.
+                reply = self._ask_release(request, RELEASE_SECONDS, aside=True)
+                self._record.gave_back(_convert.released(reply))
+        finally:
+            self._end()
+            self._connection.paid(self._given_back)
 
     def _held(self) -> timedelta:
         return timedelta(seconds=_clock.now() - self._granted_at)
@@ -199,4 +264,4 @@ class Lease(LeaseFacts):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave(self._report or report_of(error, self._held()), RELEASE_SECONDS)
+        self._leave(self._report or report_of(error, self._held()))

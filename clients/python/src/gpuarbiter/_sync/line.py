@@ -11,6 +11,7 @@ import copy
 import itertools
 import logging
 import threading
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from gpuarbiter import _clock, _status
@@ -46,6 +47,9 @@ class Dialler(Protocol):
     def stream(self, method: str, request: Any) -> "backend.Stream[pb.SessionResponse]":
         """Starts a call."""
 
+    def all_given_back(self) -> None:
+        """Waits for what has to be asked for again since a line broke."""
+
     target: str
 
 
@@ -69,6 +73,11 @@ class Line:
     def over(self) -> bool:
         """No call can be made over it any more."""
         return self._failure is not None
+
+    @property
+    def stands(self) -> bool:
+        """Calls can be made over it at once."""
+        return self._settled.is_set() and self._failure is None
 
     def opened(self, seconds: float) -> None:
         """Waits until calls can be made.
@@ -99,7 +108,7 @@ class Line:
         """
         call_id = next(self._numbers)
         answers: backend.Mailbox[Any] = backend.Mailbox()
-        self._send(call_id, kind, request, _Question(answers))
+        self._send(call_id, kind, request, _Question(answers.put))
         try:
             answer = answers.get(seconds)
         finally:
@@ -109,6 +118,13 @@ class Line:
         if isinstance(answer, ArbiterError):
             raise answer
         return answer
+
+    def tell(self, kind: str, request: Any, answered: Callable[[Any], None], sent: backend.Event) -> None:
+        """A call that nobody waits for; `sent` is raised once it is in gRPC's hands.
+
+        Its answer or failure is told from where the line is read: `answered` must not block.
+        """
+        self._send(next(self._numbers), kind, request, _Question(answered), sent)
 
     def send(self, kind: str, request: Any) -> None:
         """A call whose answer is of no interest."""
@@ -124,7 +140,7 @@ class Line:
         self._break(LineEnded("this Arbiter was closed", code="CANCELLED"))
         backend.settle([self._reader], _SETTLE_SECONDS)
 
-    def _send(self, call_id: int, kind: str, request: Any, call: Any) -> None:
+    def _send(self, call_id: int, kind: str, request: Any, call: Any, sent: backend.Event | None = None) -> None:
         message = pb.SessionRequest(call_id=call_id, **{kind: request})
         refusal = _too_large(message)
         with self._lock:
@@ -132,7 +148,7 @@ class Line:
             if failure is None:
                 if call is not None:
                     self._calls[call_id] = call
-                self._outbox.put(message)
+                self._outbox.put(message, sent)
         if failure is not None and call is not None:
             call.put(copy.copy(failure))
 
@@ -155,6 +171,7 @@ class Line:
         except BaseException:  # so does asyncio.run with what is left
             failure = LineEnded("the line to the arbiter was cancelled", code="CANCELLED")
             self._break(failure)
+            self._dialler.all_given_back()
             backend.sleep(_FAREWELL_SECONDS)
             raise
         finally:
@@ -220,12 +237,9 @@ def _too_large(message: pb.SessionRequest) -> InvalidRequest | None:
 class _Question:
     """A call with one answer."""
 
-    def __init__(self, answers: "backend.Mailbox[Any]") -> None:
-        self._answers = answers
-
-    def put(self, told: Any) -> None:
-        """Answers it."""
-        self._answers.put(told)
+    def __init__(self, put: Callable[[Any], None]) -> None:
+        # Answers it.
+        self.put = put
 
     @staticmethod
     def is_last(_told: Any) -> bool:

@@ -91,7 +91,10 @@ def shape_faults(tree: dict[str, Any], section: type[Section] = Config, path: Pa
             continue
         if not isinstance(value, dict):
             del tree[name]
-            yield Fault(here, value, f"a mapping with {', '.join(_fields(below)) if below else 'task types'}")
+            allowed = f"a mapping with {', '.join(_fields(below)) if below else 'task types'}"
+            # What is no number may be a secret that belongs to one of its keys.
+            secret = below is not None and not isinstance(value, int | float)
+            yield Fault(here, None, allowed, wrong="not allowed") if secret else Fault(here, value, allowed)
         else:
             yield from (shape_faults if below else _entry_faults)(value, inner, here)
 

@@ -262,6 +262,11 @@ class TestFile:
         found = one_problem(write("policies: {" + ", ".join(f"T{n}: {{}}" for n in range(MAX_POLICIES + 1)) + "}"))
         assert "257 task types" in found
 
+    @pytest.mark.parametrize("value", ["T0KEN", "[T0KEN]"])
+    def test_what_is_written_in_place_of_a_section_may_be_a_secret_and_is_not_told(self, value: str):
+        found = one_problem(environ={"GPU_ARBITER_AUTH": value})
+        assert found == "auth: not allowed (environment variable GPU_ARBITER_AUTH); a mapping with admin_token"
+
     def test_policies_that_are_no_mapping(self, write: Write):
         assert one_problem(write("policies: [ASR]")).endswith("expected a mapping with task types")
 

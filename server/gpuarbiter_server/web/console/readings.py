@@ -18,6 +18,7 @@ _MIB = 2**20
 
 class _Point(NamedTuple):
     number: int
+    at: float
     text: str
 
 
@@ -29,8 +30,11 @@ class Readings:
 
     def note(self, number: int, at: float, gpus: Iterable[GpuView]) -> None:
         """Keeps a point; `number` is at least that of the point before. at: seconds since 1970."""
+        while self._points and self._points[-1].at >= at:
+            # Somebody has put the clock back.
+            self._points.pop()
         row = [round(at, 1), *(_figures(gpu) for gpu in gpus)]
-        self._points.append(_Point(number, json.dumps(row, separators=(",", ":"))))
+        self._points.append(_Point(number, at, json.dumps(row, separators=(",", ":"))))
 
     def after(self, number: int) -> Iterator[str]:
         """The points with a greater number, oldest first, as JSON: the moment, and for each GPU its figures."""

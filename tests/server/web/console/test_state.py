@@ -91,6 +91,15 @@ async def test_readings_have_a_number_too():
         assert list(readings.after(kept[-1][0])) == []
 
 
+async def test_a_clock_that_is_put_back_takes_back_the_readings_of_after_it():
+    async with serving() as arbiter:
+        readings = Readings()
+        for number, at in enumerate((100.0, 200.0, 202.0, 150.0, 152.0), 1):
+            readings.note(number, at, arbiter.runtime.census().gpus())
+        assert [json.loads(text)[0] for text in readings.after(0)] == [100.0, 150.0, 152.0]
+        assert [json.loads(text)[0] for text in readings.after(3)] == [150.0, 152.0]
+
+
 async def test_of_a_gpu_that_is_lost_only_what_is_still_so_is_shown():
     async with serving(monitored=True) as arbiter:
         arbiter.runtime.submit(ReadingTaken("gpu:0", GpuReading(arbiter.clock(), utilization_ratio=0.7)))

@@ -35,8 +35,9 @@ export class Store {
     if (news.first) this.clear();
     for (const part of PARTS) if (news[part] !== undefined) this[part] = news[part];
     this.tell(news.now, at);
-    const last = this.readings.at(-1)?.[0] ?? 0;
-    this.readings.push(...news.readings.filter((row) => row[0] > last));
+    // What is told again is as it was; what is later than news is of before somebody put the clock back.
+    const first = news.readings[0]?.[0] ?? Number.POSITIVE_INFINITY;
+    this.readings = [...this.readings.filter((row) => row[0] < first), ...news.readings];
     this.readings.splice(0, Math.max(0, this.readings.length - MOST_READINGS));
     for (const span of news.spans) {
       // What has just changed goes to the end, so that the oldest go first.

@@ -36,6 +36,14 @@ test("what is told twice counts once, and the first news of a stream begin anew"
   assert.deepEqual([store.events, store.readings, store.spans.size, store.gpus], [[], [], 0, []]);
 });
 
+test("of two readings for the same moment the later told counts, so that a clock that is put back loses nothing", () => {
+  const store = new Store();
+  store.take(news({ readings: [[100], [200], [202]] }), 0);
+  store.take(news({ readings: [[150], [152]] }), 0);
+  store.take(news({}), 0);
+  assert.deepEqual(store.readings, [[100], [150], [152]]);
+});
+
 test("everything has a bound", () => {
   const store = new Store();
   const many = Array.from({ length: 4000 }, (_, number) => number + 1);

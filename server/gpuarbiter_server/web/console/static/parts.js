@@ -7,7 +7,6 @@ import { clean } from "./words.js";
 const MOST_ROWS = 100;
 // Of columns, by their class.
 const WIDTHS = {
-  tiny: "48px",
   short: "140px",
   number: "96px",
   score: "150px",

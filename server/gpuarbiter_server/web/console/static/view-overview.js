@@ -171,7 +171,7 @@ function card(first, store, actions) {
       const ledgerWords = Object.keys(legend).map((part) => `${part} ${bytes(gpu[part])}`);
       bar.update(gpu, ledgerWords.join(", "));
       for (const [part, figure] of Object.entries(legend)) text(figure, bytes(gpu[part]));
-      text(waiting, gpu.waiting ? `${gpu.waiting} of ${gpu.waiting_limit} waiting` : "nobody waits");
+      text(waiting, gpu.waiting ? `queue ${gpu.waiting}/${gpu.waiting_limit}` : "nobody waits");
       attribute(waiting, "data-kind", gpu.waiting >= gpu.waiting_limit && gpu.waiting ? "warn" : "calm");
       text(facts, hardware(gpu));
       drain.update(gpu);

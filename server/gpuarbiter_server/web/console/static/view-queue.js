@@ -4,9 +4,12 @@ import { el, text } from "./dom.js";
 import { table, who, words } from "./parts.js";
 import { bytes, count, elapsed, waitReason } from "./words.js";
 
+// That is why the numbers of the list repeat.
+const ABOUT_POSITIONS = "A position counts only those that compete for the same GPUs.";
+
 export function ticketColumns(store, now) {
   return [
-    { title: "#", className: "tiny", make: words((ticket) => String(ticket.position)) },
+    { title: "Position", className: "number", make: words((ticket) => String(ticket.position)) },
     { title: "Task", className: "short", make: words((ticket) => ticket.task) },
     { title: "Holder to be", className: "wide", make: who },
     { title: "Priority", className: "number", make: words((ticket) => String(ticket.priority)) },
@@ -36,7 +39,7 @@ export function queue({ store, clockNow }) {
   return {
     node: el("div", { class: "view" }, el("h1", {}, "Queue"), intro, el("section", { class: "panel" }, rows.node)),
     update() {
-      text(intro, `${count(store.queue.total, "request")} waiting, in the order of the queue`);
+      text(intro, `${count(store.queue.total, "request")} waiting, in the order of the queue. ${ABOUT_POSITIONS}`);
       rows.update(store.queue.rows, store.queue.total);
     },
   };

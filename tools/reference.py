@@ -136,7 +136,7 @@ would need TLS and tokens for everything, which the arbiter does not have yet. `
 Whoever changes something over HTTP (`POST /config/update`, and what the console does) says the admin token with it:
 
 ```sh
-curl -s -H "Authorization: Bearer $(gpu-arbiterd token)" -H 'content-type: application/json' \
+curl -s -H "Authorization: Bearer $(gpu-arbiterd token)" -H 'content-type: application/json' \\
   -d '{{"interval": "60s"}}' http://127.0.0.1:9402/config/update
 ```
 

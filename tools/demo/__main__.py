@@ -33,6 +33,8 @@ policies:
 """
 _EVENTS_SHOWN = 10
 _REFRESH_SECONDS = 0.5
+# Where the programs are, for whoever has not activated the environment.
+_BIN = os.path.relpath(Path(sys.executable).parent)
 _CLEAR = "\x1b[H\x1b[2J"
 
 
@@ -64,18 +66,14 @@ def main() -> int:
 
 def _start_arbiter(folder: Path) -> tuple[subprocess.Popen[str], str | None, str]:
     """Starts the arbiter; returns it with its address, or None when it could not start, and that of its console."""
-    (folder / "config.yaml").write_text(CONFIG)
     gpus = "auto" if _driver_answers() else "sim:1x24GiB"
+    config = folder / "config.yaml"
+    own = f"gpus: {gpus}\nlisten: {{socket: {folder}/arbiter.sock}}\njournal: {{path: {folder}/state}}\n"
+    config.write_text(own + CONFIG)
     print(f"starting gpu-arbiterd on {'the GPUs of this machine' if gpus == 'auto' else 'one simulated GPU'}")
     log = (folder / "arbiter.log").open("w")
     server = subprocess.Popen(
-        [sys.executable, "-m", "gpuarbiter_server.cli", "serve", "--config", str(folder / "config.yaml")],
-        env={
-            "GPU_ARBITER_GPUS": gpus,
-            "GPU_ARBITER_LISTEN__SOCKET": str(folder / "arbiter.sock"),
-            "GPU_ARBITER_JOURNAL__PATH": str(folder / "state"),
-        }
-        | os.environ,
+        [sys.executable, "-m", "gpuarbiter_server.cli", "serve", "--config", str(config)],
         stdout=subprocess.PIPE,
         stderr=log,
         text=True,
@@ -89,7 +87,9 @@ def _start_arbiter(folder: Path) -> tuple[subprocess.Popen[str], str | None, str
         return server, None, ""
     print(line.strip())
     http = re.search(r"http (\S+)", line)
-    return server, found[1], f"http://{http[1]}/console" if http else "off"
+    if http is None:
+        return server, found[1], "off"
+    return server, found[1], f"http://{http[1]}/console\n  to sign in: {_BIN}/gpu-arbiterd token --config {config}"
 
 
 def _driver_answers() -> bool:
@@ -114,7 +114,7 @@ def _show(address: str, console: str) -> None:
 
 
 def _page(address: str, console: str, snapshot: snapshot_pb2.ArbiterSnapshot, events: deque[str]) -> str:
-    hint = f"grpcurl -plaintext {address} list    gpu-arbiter --address {address} snapshot    Ctrl-C ends"
+    hint = f"grpcurl -plaintext {address} list    {_BIN}/gpu-arbiter --address {address} snapshot    Ctrl-C ends"
     return "\n".join(
         [
             f"GpuArbiter at {address}    {hint}",

@@ -179,7 +179,7 @@ async def test_a_dry_run_does_none_of_it_and_says_what_it_would_do(
     async with idling(arbiter, folder) as (_, asked):
         await asyncio.to_thread(arbiter.wait_for, r"dry run: would ask the holder of lease \S+ to yield: gpu:1 \(")
         await asyncio.to_thread(arbiter.wait_for, r"dry run: would tell the control webhook of gpu:1 \(")
-        await asyncio.to_thread(arbiter.wait_for, "dry run: would notify of 1 GPUs")
+        await asyncio.to_thread(arbiter.wait_for, "dry run: would notify of 1 GPU")
         await several_more_runs(arbiter)
         assert (asked, receiver.posted) == ([], [])
         for action in ("yield", "webhook", "notification"):

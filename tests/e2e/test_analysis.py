@@ -120,7 +120,7 @@ async def test_jobs_on_simulated_gpus_are_judged_with_a_reason(
     assert '"status":"ok"' in said.stdout
     assert '"count":' in said.stdout
     assert '"restart_needed":[]' in said.stdout
-    await asyncio.to_thread(arbiter.wait_for, r"1 held GPUs score below 20: gpu:1 \(team-a/asr-0")
+    await asyncio.to_thread(arbiter.wait_for, r"1 of 6 GPUs are held and score below 20: gpu:1 \(team-a/asr-0")
 
 
 async def test_settings_change_while_it_runs_as_a_whole_or_not_at_all(arbiterd: Callable[..., Arbiterd]):

@@ -29,7 +29,7 @@ def report(results: Sequence[Result], thresholds: Thresholds) -> None:
         named = ", ".join(
             f"{each.gpu.gpu_id} ({_holder(each)}, score {each.score:.0f})" for each in wasted[:_MOST_ROWS]
         )
-        log.warning("%d held GPUs score below %g: %s", len(wasted), thresholds.low, named)
+        log.warning("%d of %d GPUs are held and score below %g: %s", len(wasted), len(results), thresholds.low, named)
 
 
 def _holder(result: Result) -> str:

@@ -101,7 +101,8 @@ class Acting:
             for each in news:
                 if not self._dry("webhook", f"tell the control webhook of {each.name}"):
                     self._webhook.offer(each.facts(run.at))
-        if self._notifier is not None and news and not self._dry("notification", f"notify of {len(news)} GPUs"):
+        what = f"notify of {'1 GPU' if len(news) == 1 else f'{len(news)} GPUs'}"
+        if self._notifier is not None and news and not self._dry("notification", what):
             self._notifier.offer(message(news, Language(self._config.analysis.language)))
 
     def _dry(self, action: str, what: str) -> bool:

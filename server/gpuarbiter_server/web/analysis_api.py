@@ -115,7 +115,9 @@ def _runs(api: FastAPI, analysis: Analysis, opinions: Opinions) -> None:
             response.status_code = 503
             return shapes.Asked(status="failed", message=str(error))
         note = _judged(run, opinions) if use_ai else ""
-        return shapes.Asked(status="ok", message=f"{len(run.results)} GPUs in {run.seconds:.2f} s{note}")
+        found = len(run.results)
+        gpus = "1 GPU" if found == 1 else f"{found} GPUs"
+        return shapes.Asked(status="ok", message=f"{gpus} in {run.seconds:.2f} s{note}")
 
 
 def _judged(run: Run, opinions: Opinions) -> str:

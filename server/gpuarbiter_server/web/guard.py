@@ -20,6 +20,7 @@ _SCHEME = "bearer"
 # Another port of this machine is elsewhere, too; `none`: typed by a person, or from no browser.
 _OF_HERE = ("same-origin", "none")
 _ASK = {"WWW-Authenticate": 'Bearer realm="gpu-arbiter"'}
+_WRONG = "this is not the admin token; `gpu-arbiterd token`, with the options of this arbiter, prints it"
 # What /openapi.json says of such a route.
 REFUSALS: dict[int | str, dict[str, Any]] = {
     401: {"description": "There is no admin token with it."},
@@ -54,7 +55,7 @@ class Guard:
             raise HTTPException(401, hint, _ASK)
         # Headers are Latin-1; what takes longer the more of it is right could be guessed.
         if not hmac.compare_digest(said.strip().encode("latin-1"), self._token):
-            raise HTTPException(403, "this is not the admin token; `gpu-arbiterd token` prints it")
+            raise HTTPException(403, _WRONG)
 
 
 def refuse_strangers(request: Request, what: str) -> None:

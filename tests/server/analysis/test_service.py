@@ -303,7 +303,7 @@ def test_figures_by_status_and_namespace_equal_those_by_hand(caplog: pytest.LogC
     assert [row[4] for row in rows[1:]] == ["1.5", "11.5", "39.7", "82.0"]
     # The GPU that nobody holds is nobody's waste.
     assert [text for level, text in said if level == "WARNING"] == [
-        "1 held GPUs score below 20: gpu:0 (a/a-pod, score 12)"
+        "1 of 4 GPUs are held and score below 20: gpu:0 (a/a-pod, score 12)"
     ]
 
 

@@ -73,7 +73,8 @@ def _run(arguments: argparse.Namespace, messages: Messages) -> int:
     if arguments.json:
         messages.result(json.dumps(results, indent=2, ensure_ascii=False))
         return code
-    messages.result("\n\n".join(_text(results, _ask(arguments.url, "/health"))))
+    nothing = "no GPU scores that low" if arguments.low else "no GPUs"
+    messages.result("\n\n".join(_text(results, _ask(arguments.url, "/health"), nothing)))
     return code
 
 
@@ -100,14 +101,14 @@ def _ask(url: str, path: str, *, method: str = "GET") -> Any:
         raise _NoAnswerError(f"{url}{path} answers no JSON: is this an arbiter?") from None
 
 
-def _text(results: Sequence[Any], health: Any) -> list[str]:
+def _text(results: Sequence[Any], health: Any, nothing: str) -> list[str]:
     from gpuarbiter.cli.tables import table
 
     head = f"by {health['source']}, {health['last_analysis'] or 'no run yet'}"
     if health["stale"]:
         head += f"  [stale: {health['error'] or 'no newer result'}]"
     rows = [_row(each) for each in sorted(results, key=lambda each: each["score"] + 0)]
-    return [_clean(head), table(_COLUMNS, rows) if rows else "no GPUs"]
+    return [_clean(head), table(_COLUMNS, rows) if rows else nothing]
 
 
 def _row(gpu: Any) -> Sequence[str]:

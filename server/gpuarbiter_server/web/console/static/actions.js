@@ -39,7 +39,7 @@ export class Actions {
     dialog({
       title: "Admin token",
       about:
-        "Drain, resume and revoke need it. gpu-arbiterd token prints it on the arbiter's machine. It is kept in this tab alone.",
+        "Drain, resume and revoke need it. On the arbiter's machine, this command prints it: gpu-arbiterd token, with the same options as gpu-arbiterd serve. It is kept in this tab alone.",
       fields: [el("label", {}, "Token", token)],
       problem,
       go: "Sign in",

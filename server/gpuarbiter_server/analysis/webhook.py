@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import json
 import random
+import socket
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,9 @@ _MOST_WAITING = 10_000
 _WORKERS = 4
 # What comes too late is of no use.
 _TOO_OLD = 600.0
+# Of an answer that has no end, such as one of interim answers (1xx) alone, so little is read at a time that others have
+# their turn in between.
+_SPARING = [(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)]
 # Statuses that may be another the next time, beside those of 500 and more.
 _PASSING = frozenset({408, 425, 429})
 
@@ -104,7 +108,7 @@ class Webhook:
         self._waiting: asyncio.Queue[_Delivery] = asyncio.Queue(_MOST_WAITING)
         # No client: that would log addresses, which may have tokens in them, follow redirects, and heed proxies, which
         # are meant for the internet.
-        self._transport: httpx.AsyncBaseTransport = httpx.AsyncHTTPTransport()
+        self._transport: httpx.AsyncBaseTransport = httpx.AsyncHTTPTransport(socket_options=_SPARING)
 
     def offer(self, facts: Mapping[str, Any]) -> None:
         """Has it delivered."""

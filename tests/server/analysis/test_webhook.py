@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
+import h11
 import httpx
 import pytest
 from hypothesis import given
@@ -208,6 +209,40 @@ async def test_a_stop_puts_aside_what_is_under_way_and_what_waits() -> None:
         await asked.wait()
     assert [each.reason for each in site.buried] == ["the arbiter stopped"] * 6
     assert sorted(each.attempts for each in site.buried) == [0, 0, 1, 1, 1, 1]
+
+
+async def test_of_an_answer_that_does_not_end_little_is_read_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    receive = h11.Connection.receive_data
+
+    def counted(self: h11.Connection, data: bytes) -> None:
+        read.append(len(data))
+        receive(self, data)
+
+    monkeypatch.setattr(h11.Connection, "receive_data", counted)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"}")
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000 + b"HTTP/1.1 204 No Content\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            await writer.drain()
+        writer.close()
+
+    site = Site(timeout=60.0)
+    async with await asyncio.start_server(answer, "127.0.0.1") as server:
+        host, port = server.sockets[0].getsockname()
+        site.webhook = Webhook(
+            Receiver(f"http://{host}:{port}/", SECRET, 60.0),
+            retries=Retries(attempts=1),
+            done=site.done.append,
+            bury=site.buried.append,
+            clock=lambda: site.now,
+            wall=lambda: WALL,
+        )
+        await site.deliver()
+    assert (len(site.done), site.buried) == (1, [])
+    # What came before the bound was set is there already.
+    assert sorted(read)[len(read) // 2] <= 16384
 
 
 def test_neither_address_nor_secret_is_in_a_repr() -> None:

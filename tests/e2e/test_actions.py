@@ -21,7 +21,7 @@ from gpuarbiter.sim import SimulatedMemory
 from support.messages import holder
 from support.process import Arbiterd
 
-PAGE = Path(__file__).parents[2] / "docs" / "analysis.md"
+PAGE = Path(__file__).parents[2] / "docs" / "analysis-actions.md"
 SECRET = "made-up-secret-0123456789"
 # Runs follow each other within a tenth of a second, and look at half of one.
 _QUICK = "interval: 100ms, time_window: 500ms, step: 100ms"

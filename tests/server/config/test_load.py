@@ -507,10 +507,13 @@ def test_a_journal_is_checked(tmp_path: Path, text: str, key: str, allowed: str)
 
 
 class TestAnalysis:
-    def test_the_page_about_it_shows_the_defaults_first_and_examples_that_load(self, write: Write):
-        page = Path(__file__).parents[3] / "docs" / "analysis.md"
-        defaults, *examples = re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    def test_the_pages_about_it_show_the_defaults_first_and_examples_that_load(self, write: Write):
+        docs = Path(__file__).parents[3] / "docs"
+        names = ("analysis", "analysis-model", "analysis-actions")
+        pages = "".join((docs / f"{name}.md").read_text() for name in names)
+        defaults, *examples = re.findall(r"^```yaml\n(.*?)^```", pages, re.MULTILINE | re.DOTALL)
         assert load(write(defaults), {}) == Config()
+        assert len(examples) > 1
         assert all(load(write(example), {}) != Config() for example in examples)
 
     def test_nothing_is_done_about_anybody_unless_it_is_said(self):

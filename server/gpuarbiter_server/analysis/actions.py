@@ -4,6 +4,7 @@ Law: pure. Score, status and the judgement of the rules decide; no answer of a m
 has a bound. Times are seconds; `now` is monotonic.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ class Rules:
     confidence: float = 0.5
     # So many runs one after the other have to find it so.
     after_runs: int = 2
+    # Runs that follow sooner than so many seconds count as one: anybody may ask for some, one after the other.
+    apart: float = 0.0
     # Whether a GPU that is judged active is left alone: one that works in bursts, or little but steadily.
     spare_active: bool = True
     # After an action, its GPU and holder are left alone for so long; unless they did well in between.
@@ -75,6 +78,8 @@ class _Seen:
     """What was found of a target, up to the last run that saw its GPU."""
 
     runs: int = 0
+    # When the last of them was.
+    counted: float = -math.inf
     # When it was dealt with.
     at: float | None = None
 
@@ -98,11 +103,12 @@ class Watch:
         for result, holder in _wasteful(results, rules):
             target = _target(result, holder)
             before = self._seen.get(target, _Seen())
-            runs, repeated = before.runs + 1, _lately(before, rules, now)
+            counts, repeated = now - before.counted >= rules.apart, _lately(before, rules, now)
+            runs = before.runs + counts
             acts = runs >= rules.after_runs
             if acts:
                 due.append((result, holder, repeated))
-            seen[target] = _Seen(runs, now if acts and not repeated else before.at)
+            seen[target] = _Seen(runs, now if counts else before.counted, now if acts and not repeated else before.at)
         self._seen = dict(list(seen.items())[-_MOST_TARGETS:])
         found = Counter(holder.lease_id for _, holder, _ in due)
         due.sort(key=lambda each: each[0].score)

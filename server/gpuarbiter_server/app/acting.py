@@ -165,6 +165,8 @@ def _rules(config: Config) -> Rules:
         status=Status(section.below),
         confidence=section.min_confidence,
         after_runs=section.after_runs,
+        # Half of it, so that a run on schedule counts, however late the one before was.
+        apart=config.analysis.interval / 2,
         spare_active=section.spare_active,
         hold_down=section.hold_down,
     )

@@ -40,6 +40,14 @@ def test_a_gpu_that_is_held_without_work_is_found_after_so_many_runs() -> None:
     )
 
 
+def test_runs_that_somebody_asks_for_in_a_hurry_count_as_one() -> None:
+    watch, rules = Watch(), Rules(after_runs=3, apart=150)
+    moments = (0, 1, 2, 140, 151, 152, 300)
+    assert [watch.findings([idle()], rules, moment) for moment in moments] == [[]] * len(moments)
+    (found,) = watch.findings([idle()], rules, 301)
+    assert not found.repeated
+
+
 def test_a_run_that_finds_it_well_used_begins_anew() -> None:
     watch, rules = Watch(), Rules(after_runs=2)
     watch.findings([idle()], rules, 0)

@@ -75,7 +75,9 @@ def _parser() -> argparse.ArgumentParser:
         "token",
         parents=[source],
         help="print the admin token, which changes over HTTP need",
-        description="Prints the admin token, which changes over HTTP need; makes it where there is none yet.",
+        description="Prints the admin token, which changes over HTTP need; makes it where there is none yet. "
+        "Call it as the arbiter's user, with the options and the environment of `gpu-arbiterd serve`: another "
+        "configuration has another token.",
     )
     token.set_defaults(run=_token)
     _config_commands(commands.add_parser("config", help="show, check or migrate the configuration"), source)

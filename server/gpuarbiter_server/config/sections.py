@@ -207,7 +207,7 @@ class AuthSection(Section):
     admin_token: kinds.SecretFile = restart(
         state.AUTO,
         "The file with the admin token, 16 characters at least. auto: `admin-token` beside the journal, made at the "
-        "first start; without a journal there is one for this run alone, which nobody knows. `GPU_ARBITER_ADMIN_TOKEN` "
+        "first start; without a journal nobody can know it: name a file then. `GPU_ARBITER_ADMIN_TOKEN` "
         "in the environment is the token itself, and wins.",
     )
 

@@ -116,6 +116,15 @@ def test_before_the_first_run_there_is_nothing(site: Site, capsys: pytest.Captur
     site.answers |= {"GET /results": (200, []), "GET /health": (200, HEALTH | {"last_analysis": None})}
     assert main(["analyze", "--url", site.url]) == 0
     assert capsys.readouterr().out == "by own samples, no run yet\n\nno GPUs\n"
+    site.answers["GET /health"] = (200, HEALTH | {"last_analysis": None, "error": "nobody there"})
+    assert main(["analyze", "--url", site.url]) == 0
+    assert capsys.readouterr().out == "by own samples, no run yet  [failed: nobody there]\n\nno GPUs\n"
+
+
+def test_where_none_is_low_that_is_said(site: Site, capsys: pytest.CaptureFixture[str]):
+    site.answers["GET /results/low"] = (200, {"count": 0, "threshold": 20, "gpus": []})
+    assert main(["analyze", "--url", site.url, "--low"]) == 0
+    assert capsys.readouterr().out.endswith("\n\nno GPU scores that low\n")
 
 
 @pytest.mark.parametrize(

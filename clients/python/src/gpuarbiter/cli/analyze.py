@@ -107,6 +107,8 @@ def _text(results: Sequence[Any], health: Any, nothing: str) -> list[str]:
     head = f"by {health['source']}, {health['last_analysis'] or 'no run yet'}"
     if health["stale"]:
         head += f"  [stale: {health['error'] or 'no newer result'}]"
+    elif health["error"]:
+        head += f"  [failed: {health['error']}]"
     rows = [_row(each) for each in sorted(results, key=lambda each: each["score"] + 0)]
     return [_clean(head), table(_COLUMNS, rows) if rows else nothing]
 

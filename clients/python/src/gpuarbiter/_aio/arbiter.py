@@ -131,7 +131,7 @@ class AsyncArbiter(AsyncRunning):
         if not isinstance(answer, AsyncGrant):
             return answer
         notices = AsyncNotices(options.get("on_yield"), options.get("on_lost"))
-        lease = AsyncLease(self._connection, request, answer, notices)
+        lease = AsyncLease(self._connection, request, answer, notices, self)
         self._held.add(lease)
         return lease
 

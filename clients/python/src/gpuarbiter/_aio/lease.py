@@ -45,7 +45,10 @@ class AsyncLease(LeaseFacts):
         request: pb.AcquireRequest,
         grant: AsyncGrant,
         notices: AsyncNotices,
+        arbiter: object,
     ) -> None:
+        # It lives as long as there is something to give back, which it does at the end of the program.
+        self._arbiter = arbiter
         self._connection = connection
         self._record = LeaseRecord(grant.lease, grant.counted_from)
         self._notices = notices

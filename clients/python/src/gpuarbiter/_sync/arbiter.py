@@ -130,7 +130,7 @@ class Arbiter(Running):
         if not isinstance(answer, Grant):
             return answer
         notices = Notices(options.get("on_yield"), options.get("on_lost"))
-        lease = Lease(self._connection, request, answer, notices)
+        lease = Lease(self._connection, request, answer, notices, self)
         self._held.add(lease)
         return lease
 

@@ -7,6 +7,7 @@ import { clean } from "./words.js";
 const MOST_ROWS = 100;
 // Of columns, by their class.
 const WIDTHS = {
+  tiny: "64px",
   short: "140px",
   number: "96px",
   score: "150px",

@@ -9,7 +9,7 @@ const ABOUT_POSITIONS = "A position counts only those that compete for the same 
 
 export function ticketColumns(store, now) {
   return [
-    { title: "Position", className: "number", make: words((ticket) => String(ticket.position)) },
+    { title: "Position", className: "tiny", make: words((ticket) => String(ticket.position)) },
     { title: "Task", className: "short", make: words((ticket) => ticket.task) },
     { title: "Holder to be", className: "wide", make: who },
     { title: "Priority", className: "number", make: words((ticket) => String(ticket.priority)) },

@@ -19,7 +19,11 @@ def gpu(name: str, score: float, **more: Any) -> dict[str, Any]:
     return {"gpu_id": name, "namespace": "team-a", "pod": "pod-0", **figures, "ai_analysis": JUDGED} | more
 
 
-UNKNOWN = dict.fromkeys(["gpu_util", "mem_used_mb", "power_usage", "ai_analysis"]) | {"namespace": "", "pod": ""}
+UNKNOWN = dict.fromkeys(["gpu_util", "mem_used_mb", "power_usage", "ai_analysis"]) | {
+    "namespace": "",
+    "pod": "",
+    "client_id": "asr",
+}
 
 
 class Site:
@@ -66,8 +70,8 @@ def test_the_last_run_is_a_table_with_the_lowest_first(site: Site, capsys: pytes
     head, table = capsys.readouterr().out.split("\n\n")
     assert head == "by own samples, 2027-01-15T08:00:00Z"
     assert [line.split(maxsplit=11) for line in table.splitlines()] == [
-        ["GPU", "NAMESPACE", "POD", "UTIL", "MEMORY", "POWER", "SCORE", "STATUS", "JUDGED", "SURE", "WHY"],
-        ["gpu:1", "-", "-", "-", "-", "-", "1.5", "high", "-", "-", "-"],
+        ["GPU", "NAMESPACE", "HOLDER", "UTIL", "MEMORY", "POWER", "SCORE", "STATUS", "JUDGED", "SURE", "WHY"],
+        ["gpu:1", "-", "asr", "-", "-", "-", "1.5", "high", "-", "-", "-"],
         ["gpu:0", "team-a", "pod-0", "90%", "1024", "MiB", "300", "W", "76.4", "high", "idle", "0.90  It sleeps."],
     ]
     assert site.asked == ["GET /results", "GET /health"]

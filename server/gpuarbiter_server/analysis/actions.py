@@ -49,8 +49,7 @@ class Finding:
     @property
     def name(self) -> str:
         """How people tell it from others."""
-        who = "/".join(filter(None, (self.holder.namespace, self.holder.pod))) or self.holder.lease_id
-        return f"{self.result.gpu.gpu_id} ({who}, score {self.result.score:.0f})"
+        return f"{self.result.gpu.gpu_id} ({self.holder.path}, score {self.result.score:.0f})"
 
     def facts(self, at: float) -> dict[str, Any]:
         """What a control webhook is told. at: of its run, seconds since 1970."""
@@ -63,6 +62,7 @@ class Finding:
             "status": self.result.status.value,
             "timestamp": moment(at),
             "lease": self.holder.lease_id,
+            "client_id": self.holder.client_id,
         }
 
 

@@ -64,7 +64,7 @@ def message(findings: Sequence[Finding], language: Language) -> Message:
 
 def _line(finding: Finding, words: _Words) -> str:
     result, holder = finding.result, finding.holder
-    names = filter(None, (holder.namespace, holder.pod or holder.lease_id))
+    names = filter(None, (holder.namespace, holder.name))
     return words.line.format(
         gpu=plain(result.gpu.gpu_id, _LONGEST_NAME),
         host=plain(result.gpu.hostname, _LONGEST_NAME),

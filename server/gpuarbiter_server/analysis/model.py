@@ -56,7 +56,8 @@ class Sample:
 class Holder(NamedTuple):
     """Who has the GPU.
 
-    lease_id: empty where no lease is known. held: seconds, None where that is not known. gpus: how many the lease has.
+    lease_id, client_id: empty where no lease is known. held: seconds, None where that is not known. gpus: how many the
+    lease has.
     """
 
     namespace: str = ""
@@ -64,6 +65,17 @@ class Holder(NamedTuple):
     lease_id: str = ""
     held: float | None = None
     gpus: int = 1
+    client_id: str = ""
+
+    @property
+    def name(self) -> str:
+        """What people call it; empty where nothing is known."""
+        return self.pod or self.client_id or self.lease_id
+
+    @property
+    def path(self) -> str:
+        """The same, with its namespace in front."""
+        return "/".join(filter(None, (self.namespace, self.name)))
 
 
 @dataclass(frozen=True, slots=True)

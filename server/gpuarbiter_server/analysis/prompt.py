@@ -6,6 +6,7 @@ cannot write, and the model is told that they are data. No secret and no address
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -108,16 +109,16 @@ def _facts(result: Result, thresholds: Thresholds) -> dict[str, Any]:
             "status": rules.verdict.value,
             "confidence": rules.confidence,
             "adjusted_score": round(rules.adjusted_score, 1),
-            "reason": _without_leases(rules.reason, gpu.holders)[: 3 * _LONGEST_NAME],
+            "reason": _without_names(rules.reason, gpu.holders)[: 3 * _LONGEST_NAME],
         },
     }
 
 
-def _without_leases(reason: str, holders: Iterable[Holder]) -> str:
-    """Rules name a holder that tells no name by its lease."""
+def _without_names(reason: str, holders: Iterable[Holder]) -> str:
+    """Rules name a holder without a pod by its client, which mostly has the name of the host in it, or its lease."""
     for holder in holders:
-        if holder.lease_id:
-            reason = reason.replace(holder.lease_id, "its holder")
+        for name in filter(None, (holder.client_id, holder.lease_id)):
+            reason = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "its holder", reason)
     return reason
 
 

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 # More would drown the log; the rest is to be had over HTTP.
 _MOST_ROWS = 50
-_HEADER = ("GPU", "NAMESPACE", "POD", "UTIL", "SCORE", "STATUS", "JUDGED", "SURE")
+_HEADER = ("GPU", "NAMESPACE", "HOLDER", "UTIL", "SCORE", "STATUS", "JUDGED", "SURE")
 
 
 def report(results: Sequence[Result], thresholds: Thresholds) -> None:
@@ -27,14 +27,9 @@ def report(results: Sequence[Result], thresholds: Thresholds) -> None:
     wasted = [each for each in low(results, thresholds) if each.gpu.holders]
     if wasted:
         named = ", ".join(
-            f"{each.gpu.gpu_id} ({_holder(each)}, score {each.score:.0f})" for each in wasted[:_MOST_ROWS]
+            f"{each.gpu.gpu_id} ({each.holder.path}, score {each.score:.0f})" for each in wasted[:_MOST_ROWS]
         )
         log.warning("%d of %d GPUs are held and score below %g: %s", len(wasted), len(results), thresholds.low, named)
-
-
-def _holder(result: Result) -> str:
-    holder = result.holder
-    return "/".join(filter(None, (holder.namespace, holder.pod))) or holder.lease_id
 
 
 def _table(results: Iterable[Result]) -> Iterator[str]:
@@ -49,7 +44,7 @@ def _row(result: Result) -> tuple[str, ...]:
     return (
         result.gpu.gpu_id,
         result.holder.namespace or "-",
-        result.holder.pod or "-",
+        result.holder.name or "-",
         "-" if utilization is None else f"{utilization:.0%}",
         f"{result.score:.1f}",
         result.status.value,

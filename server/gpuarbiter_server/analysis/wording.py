@@ -31,7 +31,7 @@ def _facts(gpu: GpuWindow, scored: Score, seen: Features | None, language: Langu
         "score": f"{scored.value:.0f}",
         "span": _time(gpu.steps * gpu.step, language),
         "missing": COMMA[language].join(names[part] for part in scored.missing),
-        "who": (holder and (holder.pod or holder.namespace or holder.lease_id)) or HOLDER[language],
+        "who": (holder and (holder.name or holder.namespace)) or HOLDER[language],
         "held": _time((holder and holder.held) or 0.0, language),
     }
     if seen is not None:

@@ -193,7 +193,9 @@ def holders(census: Census) -> Mapping[str, tuple[Holder, ...]]:
     found: dict[str, tuple[Holder, ...]] = {}
     for lease in sorted(census.lease_views(_MOST_LEASES), key=lambda lease: lease.granted_at):
         held = census.now - lease.granted_at
-        holder = Holder(lease.holder.namespace, lease.holder.pod, lease.lease_id, held, len(lease.gpus))
+        holder = Holder(
+            lease.holder.namespace, lease.holder.pod, lease.lease_id, held, len(lease.gpus), lease.holder.client_id
+        )
         for grant in lease.gpus:
             found[grant.spec.key] = (*found.get(grant.spec.key, ()), holder)
     return found

@@ -79,6 +79,7 @@ class GpuResult(BaseModel):
     gpu_id: str
     pod: str
     namespace: str
+    client_id: str = Field(description="How the holder calls itself to the arbiter; empty where no lease is known.")
     hostname: str
     model_name: str
     gpu_util: float | None
@@ -192,6 +193,7 @@ def _gpu(result: Result, at: float) -> GpuResult:
         gpu_id=result.gpu.gpu_id,
         pod=result.holder.pod,
         namespace=result.holder.namespace,
+        client_id=result.holder.client_id,
         hostname=result.gpu.hostname,
         model_name=result.gpu.model_name,
         gpu_util=_rounded(means.utilization, 100),

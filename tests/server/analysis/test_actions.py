@@ -221,7 +221,14 @@ def test_what_a_webhook_is_told() -> None:
         "status": "low",
         "timestamp": "2027-01-15T08:00:00.250Z",
         "lease": "lease-1",
+        "client_id": "",
     }
+
+
+def test_a_holder_without_a_pod_goes_by_its_client_id() -> None:
+    (found,) = Watch().findings([idle("gpu:0", Holder("", "", "lease-9", 600.0, client_id="asr"))], AT_ONCE, 0)
+    assert found.name == "gpu:0 (asr, score 12)"
+    assert found.facts(0.0)["client_id"] == "asr"
 
 
 def test_a_holder_without_names_goes_by_its_lease() -> None:

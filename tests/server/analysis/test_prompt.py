@@ -64,11 +64,11 @@ def test_names_from_outside_are_data_of_bounded_length_and_cannot_end_it():
 
 
 def test_it_is_not_told_where_the_gpu_is_nor_which_lease():
-    for holder in (SOMEBODY, Holder("", "", "lease-1", 1.0)):
+    for holder in (SOMEBODY, Holder("", "", "lease-1", 1.0), Holder("", "", "lease-1", 1.0, client_id="node-1:asr")):
         given = result(window([0.0] * 20, holders=(holder, SOMEBODY._replace(lease_id=""))))
         asked = prompt.question(given, Thresholds())
         assert [each for each in ("gpu:0", "node-1", "lease-1") if each in asked] == []
-    assert "But lease-1 has had it" in given.judgement.reason
+    assert "But node-1:asr has had it" in given.judgement.reason
     assert "But its holder has had it" in asked
 
 

@@ -299,7 +299,7 @@ def test_figures_by_status_and_namespace_equal_those_by_hand(caplog: pytest.LogC
     run_virtually(life())
     said = [(record.levelname, record.message) for record in caplog.records if "analysis" in record.name]
     rows = [text.split() for level, text in said if level == "INFO"]
-    assert rows[0] == ["GPU", "NAMESPACE", "POD", "UTIL", "SCORE", "STATUS", "JUDGED", "SURE"]
+    assert rows[0] == ["GPU", "NAMESPACE", "HOLDER", "UTIL", "SCORE", "STATUS", "JUDGED", "SURE"]
     assert [row[4] for row in rows[1:]] == ["1.5", "11.5", "39.7", "82.0"]
     # The GPU that nobody holds is nobody's waste.
     assert [text for level, text in said if level == "WARNING"] == [

@@ -169,6 +169,7 @@ async def test_results_have_figures_in_the_units_of_their_names():
             "gpu_id": "gpu:0",
             "pod": "trainer-0",
             "namespace": "team-a",
+            "client_id": "",
             "hostname": "node-1",
             "model_name": "Test GPU",
             "gpu_util": 90.0,

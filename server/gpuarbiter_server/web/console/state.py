@@ -228,7 +228,7 @@ def _results(run: Run) -> list[Mapping[str, Any]]:
             "model": each.gpu.model_name,
             "namespace": each.holder.namespace,
             "pod": each.holder.pod,
-            "lease": each.holder.lease_id,
+            "client": each.holder.client_id,
             "score": round(each.score, 1),
             "status": each.status.value,
             "utilization": each.means.utilization,

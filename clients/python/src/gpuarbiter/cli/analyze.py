@@ -26,7 +26,7 @@ _DEFAULT = "http://127.0.0.1:9402"
 # What the arbiter calls them.
 _SOURCES = {"own": "own samples", "prometheus": "Prometheus"}
 _OK, _FAILED = 200, 503
-_COLUMNS = ("GPU", "NAMESPACE", "POD", "UTIL", "MEMORY", "POWER", "SCORE", "STATUS", "JUDGED", "SURE", "WHY")
+_COLUMNS = ("GPU", "NAMESPACE", "HOLDER", "UTIL", "MEMORY", "POWER", "SCORE", "STATUS", "JUDGED", "SURE", "WHY")
 _NONE = "-"
 
 
@@ -120,7 +120,7 @@ def _row(gpu: Any) -> Sequence[str]:
         for text in (
             str(gpu["gpu_id"]),
             str(gpu["namespace"] or _NONE),
-            str(gpu["pod"] or _NONE),
+            str(gpu["pod"] or gpu.get("client_id") or _NONE),
             _figure(gpu["gpu_util"], ".0f", "%"),
             _figure(gpu["mem_used_mb"], ".0f", " MiB"),
             _figure(gpu["power_usage"], ".0f", " W"),

@@ -22,7 +22,7 @@ export function analysis({ store, clockNow }) {
       {
         title: "Whose",
         className: "short",
-        make: words((row) => whose(row, store)),
+        make: words(whose),
       },
       { title: "Score", className: "score", make: score },
       { title: "Judgement", className: "amount left", make: judgement },
@@ -65,9 +65,8 @@ export function analysis({ store, clockNow }) {
   };
 }
 
-/** Who has the GPU: by pod, or else by the name of who holds the lease now. */
-function whose({ namespace, pod, lease: id }, store) {
-  const client = id && store.leases.rows.find((lease) => lease.id === id)?.client;
+/** Who has the GPU: by pod, or else as the holder calls itself. */
+function whose({ namespace, pod, client }) {
   return clean([namespace, pod || client].filter(Boolean).join(" / ")) || "–";
 }
 

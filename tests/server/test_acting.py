@@ -117,12 +117,15 @@ async def test_a_core_that_refuses_fails_the_action_and_not_the_next(caplog: pyt
 
 async def test_a_dry_run_that_is_over_has_dealt_with_nothing():
     core = Core()
-    async with core.acting("analysis.actions={yield: always, dry_run: true}") as acting:
+    # Nobody listens there.
+    webhook = "analysis.control={enabled: true, url: 'http://127.0.0.1:9/', attempts: 1}"
+    async with core.acting(webhook, "analysis.actions.dry_run=true") as acting:
         await done(acting, run(idle()), run(idle()))
-        assert (core.events, core.counted) == ([], [("yield", "dry_run")])
-        acting.configure(configured(_AT_ONCE, "analysis.actions={yield: always, hold_down: 2h}"))
+        assert core.counted == [("webhook", "dry_run")]
+        acting.configure(configured(_AT_ONCE, webhook))
         await done(acting, run(idle()))
-    assert len(core.events) == 1
+        await async_until(lambda: len(core.counted) == 2)
+    assert core.counted[1] == ("webhook", "failed")
 
 
 async def test_a_defect_is_logged_and_the_next_run_is_acted_on(caplog: pytest.LogCaptureFixture):
@@ -134,11 +137,12 @@ async def test_a_defect_is_logged_and_the_next_run_is_acted_on(caplog: pytest.Lo
     assert len(core.events) == 1
 
 
-async def test_runs_that_nobody_gets_to_are_let_go():
+async def test_runs_that_nobody_gets_to_are_let_go(caplog: pytest.LogCaptureFixture):
     acting = Acting(configured(), Core().ask, lambda *_: None, None)
     for _ in range(10):
         acting.on_run(run())
     assert acting._runs.qsize() == 4
+    assert caplog.text.count("the actions lag behind") == 6
 
 
 async def test_what_is_put_aside_without_a_directory_is_in_the_log(caplog: pytest.LogCaptureFixture):

@@ -78,8 +78,10 @@ class Acting:
 
     def on_run(self, run: Run) -> None:
         """A run went well."""
-        with contextlib.suppress(asyncio.QueueFull):
+        try:
             self._runs.put_nowait(run)
+        except asyncio.QueueFull:
+            log.warning("the actions lag behind: nothing is done about one run of the analysis")
 
     async def _act_forever(self) -> None:
         while True:

@@ -53,7 +53,9 @@ class Acquiring:
 
     async def read(self) -> pb.AcquireResponse | None:
         """The next message, or None at the end of the stream; raises grpc.RpcError for a status other than OK."""
-        message = await asyncio.wait_for(self._call.read(), PATIENCE_SECONDS)
+        # Not wait_for, which on 3.11 can swallow a cancel: who is to end would go on.
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            message = await self._call.read()
         return None if message is _EOF else message
 
     async def next(self, kind: str) -> Any:
@@ -142,7 +144,8 @@ class Client:
     async def snapshot(self, **fields: Any) -> snapshot_pb2.ArbiterSnapshot:
         call = self._stub.Snapshot(pb.SnapshotRequest(**fields))
         try:
-            message = await asyncio.wait_for(call.read(), PATIENCE_SECONDS)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                message = await call.read()
         finally:
             call.cancel()
         snapshot: snapshot_pb2.ArbiterSnapshot = message.snapshot

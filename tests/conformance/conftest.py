@@ -5,6 +5,13 @@ from collections.abc import Iterator
 import pytest
 
 from conformance.stage import Stages
+from support.interruptible import interruptible
+
+
+@pytest.fixture(autouse=True)
+def _interruptible() -> Iterator[None]:
+    with interruptible():
+        yield
 
 
 @pytest.fixture(scope="session")

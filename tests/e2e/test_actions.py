@@ -123,6 +123,7 @@ async def test_a_holder_is_asked_once_and_goes_on_a_webhook_and_people_are_told_
         "status": "low",
         "timestamp": body["timestamp"],
         "lease": lease.lease_id,
+        "client_id": "trainer",
     }
     assert 10 < body["score"] < 20
     verify(posted.raw, posted.headers)

@@ -108,7 +108,7 @@ async def test_jobs_on_simulated_gpus_are_judged_with_a_reason(
     assert (config["interval"], config["time_window"]) == ("1h", "2s")
     table = await asyncio.to_thread(shell(arbiter), "analyze", "--url", f"http://{arbiter.http}")
     assert table.returncode == 0, table.stderr
-    assert "team-a     asr-0  0%    8192 MiB" in table.stdout
+    assert re.search(r"^gpu:\d +team-a +asr-0 +0% +8192 MiB ", table.stdout, re.MULTILINE)
     held.cancel()
     blocks = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     script = "".join(block for block in blocks if "curl" in block).replace("127.0.0.1:9402", arbiter.http)
